@@ -1,0 +1,75 @@
+# Pointsman. Each target creates what it needs in .venv, installs nothing twice, and needs only Python 3.11+ with venv.
+.DEFAULT_GOAL := help
+.PHONY: help demo test install check sim seen lock
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+SEEDS  ?= 20
+UV     ?= uv
+
+BIN := $(VENV)/bin
+# Silent but for errors, and only what the locks name: wheels whose hashes match. A source package would bring unlocked build tools along.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
+INSTALL_LOCK := $(PIP) install --require-hashes --only-binary :all: --requirement
+INSTALL_PROJECT := $(PIP) install --no-build-isolation --no-deps --editable .
+
+# No registry address gets into the files: pip takes the index that the machine is set up for.
+EXPORT := $(UV) export --frozen --quiet --no-emit-project --no-header --no-annotate --format requirements.txt
+
+# Stamps. Their names carry the interpreter's version, so that another PYTHON= makes the environment anew.
+VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
+MADE    := $(VENV)/.made-with-$(VERSION)
+RUNS    := $(VENV)/.runs
+TESTS   := $(VENV)/.tests
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "PYTHON= chooses the interpreter (default python3); ARGS= goes to the command."
+
+demo: $(RUNS) ## the daemon with simulated providers, one of them failing (ARGS=--once ends by itself)
+	@$(BIN)/pointsman demo $(ARGS)
+
+test: $(TESTS) ## every test (ARGS='tests/flow -k queue' for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+install: $(TESTS) ## everything, then use .venv/bin/pointsman
+	@echo "installed: $(BIN)/pointsman"
+
+check: $(TESTS) ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict router providers
+
+sim: $(TESTS) ## the simulator of time on SEEDS= seeds
+	$(BIN)/python -m tests.sim --seeds $(SEEDS) $(ARGS)
+
+seen: $(TESTS) ## show one promised sight with its figures, for example ID=spine.1
+	$(if $(ID),,$(error say which one: make seen ID=spine.1))
+	$(BIN)/python -m tests.seen $(ID) $(ARGS)
+
+lock: ## make the requirements files anew from pyproject.toml (needs uv)
+	$(UV) lock --upgrade --quiet
+	$(EXPORT) --group build --output-file requirements.lock
+	$(EXPORT) --group build --extra simulators --output-file requirements-demo.lock
+	$(EXPORT) --group build --extra simulators --group dev --output-file requirements-dev.lock
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer: make PYTHON=...")'
+	@echo "creating $(VENV) with Python $(VERSION)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# A changed lock or project file, or another interpreter, installs again; nothing else does.
+$(RUNS): $(MADE) requirements-demo.lock pyproject.toml
+	@echo "installing what the daemon and its simulators need"
+	@$(INSTALL_LOCK) requirements-demo.lock
+	@$(INSTALL_PROJECT)
+	@touch $@
+
+# The test set contains the running set, so it serves the demo too.
+$(TESTS): $(MADE) requirements-dev.lock pyproject.toml
+	@echo "installing what the tests and checks need"
+	@$(INSTALL_LOCK) requirements-dev.lock
+	@$(INSTALL_PROJECT)
+	@touch $(RUNS) $@

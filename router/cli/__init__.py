@@ -1,0 +1,38 @@
+"""The command line: `pointsman` and `python -m router` start here. This file owns the application object and the
+options that stand before a command; each command of contract section 3 is a file beside it. Floor 4.
+"""
+
+from typing import Annotated
+
+import typer
+
+from router import __version__
+
+app = typer.Typer(
+    name="pointsman",
+    help="Routes paid image, video and chat calls to the provider that works, and keeps the bill.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line and leave the process with the exit codes of contract section 3."""
+    app()
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pointsman {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Route paid image, video and chat calls to the provider that works, and keep the bill."""
