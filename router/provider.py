@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from math import isfinite
@@ -193,7 +194,10 @@ def rest_asked(headers: Mapping[str, str], now: int) -> float | None:
             seconds = float(text) / unit
         except ValueError:
             try:
-                seconds = parsedate_to_datetime(text).timestamp() - now / 1000
+                when = parsedate_to_datetime(text)
+                # The asctime form names no zone, and RFC 9110 says that it is UTC.
+                aware = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+                seconds = aware.timestamp() - now / 1000
             except (ValueError, TypeError, OverflowError):
                 continue
         if isfinite(seconds) and seconds > 0:
@@ -235,7 +239,14 @@ class Sizes:
 def parse_size(size: str) -> tuple[int, int] | None:
     """Read `WIDTHxHEIGHT` into two positive numbers of at most five digits, else None."""
     width, cross, height = size.partition("x")
-    if not cross or not width.isdecimal() or not height.isdecimal() or len(width) > 5 or len(height) > 5:
+    if (
+        not cross
+        or not size.isascii()
+        or not width.isdecimal()
+        or not height.isdecimal()
+        or len(width) > 5
+        or len(height) > 5
+    ):
         return None
     sides = int(width), int(height)
     return sides if min(sides) > 0 else None

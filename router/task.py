@@ -143,7 +143,7 @@ class Preferences:
 class Task:
     """One row: what was asked, by whom, and where it stands.
 
-    `version` grows by one with every change and `fence` is the epoch of the owner; both guard every write. `route` is
+    `version` grows with every move and `fence` is the epoch of the owner; both guard every write. `route` is
     the path it came in by and `digest` the hash of its canonical body (5.4, idempotency). `start_by` and `deadline`
     are instants or None. `tries` counts the attempts made so far. `key_id` is the API key's id, None for the admin key.
     """
@@ -356,6 +356,8 @@ def apply(task: Task, move: Move) -> Task:
                 tries=tries,
                 state=State.RETRYING if tries else State.PENDING,
                 started_at=task.started_at if tries else None,
+                provider=task.provider if tries else None,
+                target_model=task.target_model if tries else None,
             )
         case MoveName.SWEPT:
             return replace(after, output=(), input={}, expires_at=task.expires_at)
@@ -386,7 +388,7 @@ class Bill:
 
 
 def bill(task: Task, attempts: Sequence[Attempt]) -> Bill:
-    """Sum the attempts of a task (contract 5.3, Money). An open attempt counts as unknown once it is sent."""
+    """Sum the attempts of a task (contract 5.3, Money). An open attempt counts as unknown."""
     total, wasted, unknown, billed = 0, 0, False, False
     for attempt in attempts:
         if attempt.billing is Billed.UNKNOWN or (attempt.billing is Billed.YES and attempt.cost_nanos is None):
@@ -429,16 +431,16 @@ def nanos_of(usd: Decimal | str | int) -> Nanos:
     try:
         amount = Decimal(usd)
     except ArithmeticError as broken:
-        msg = f"{usd!r} is not an amount in USD"
-        raise ValueError(msg) from broken
+        raise ValueError(f"{usd!r} is not an amount in USD") from broken
     if not amount.is_finite() or amount < 0:
-        msg = f"{usd!r} is not an amount in USD"
-        raise ValueError(msg)
-    scaled = amount * NANOS_PER_USD
-    if scaled != scaled.to_integral_value() or scaled > NANOS_MAX:
-        msg = f"{usd!r} is finer than a nano-USD or too large"
-        raise ValueError(msg)
-    return Nanos(int(scaled))
+        raise ValueError(f"{usd!r} is not an amount in USD")
+    _sign, digits, exponent = amount.as_tuple()
+    while len(digits) > 1 and digits[-1] == 0:
+        digits, exponent = digits[:-1], int(exponent) + 1
+    # Judged before multiplying, because decimal arithmetic rounds to its context.
+    if digits != (0,) and (int(exponent) < -9 or amount > Decimal(NANOS_MAX).scaleb(-9)):
+        raise ValueError(f"{usd!r} is finer than a nano-USD or too large")
+    return Nanos(int(amount * NANOS_PER_USD))
 
 
 def usd_of(nanos: int | None) -> str | None:

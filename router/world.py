@@ -234,7 +234,7 @@ class Store(Protocol):
         """Write the end of an attempt whose task has already ended; settles its holds. The task's state stays."""
 
     async def move(self, task: Task, move: Move) -> Task | Stale:
-        """Move a task without an attempt (expired, failed, started before a failure without a candidate)."""
+        """Move a task without an attempt (expired, or failed for want of a candidate)."""
 
     async def cancel(self, tenant: str, task_id: str, move: Move) -> Cancelled | TooLate | None:
         """Cancel whatever version the row has; None when this tenant has no such task."""
@@ -296,6 +296,9 @@ class Vault(Protocol):
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Read a piece of an object; `KeyError` when there is none."""
+
+    async def size(self, key: str) -> int:
+        """Tell how many bytes an object has; `KeyError` when there is none."""
 
     async def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""

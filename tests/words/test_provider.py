@@ -1,5 +1,6 @@
 """What the router reads for itself of a provider: sizes, the wish to be left alone, media, abilities of a model."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -141,3 +142,17 @@ def test_a_job_asks_for_one_output_unless_it_says_a_number(fields, n):
 
 def test_the_family_of_a_kind_is_the_word_before_the_dot():
     assert [kind.family for kind in Kind] == ["image", "image", "image", "video", "chat"]
+
+
+def test_a_retry_date_without_a_zone_is_utc_whatever_the_machine_says(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        assert rest_asked({"retry-after": "Sun Nov  6 08:49:37 1994"}, 784_111_747_000) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_digits_of_another_script_are_not_a_size():
+    assert parse_size("１０２４x１０２４") is None  # noqa: RUF001 - full-width digits are the point

@@ -444,3 +444,11 @@ def test_an_amount_that_cannot_be_held_exactly_is_refused(usd):
 
 def test_the_word_of_a_priority_is_its_name_and_urgent_goes_first():
     assert [priority.word for priority in sorted(Priority)] == ["urgent", "high", "normal", "low"]
+
+
+@pytest.mark.parametrize(
+    "text", ["1e999999", "1e-9999999", "1.0000000000000000000000000000000001", "9223372036.8547758071"]
+)
+def test_an_amount_that_arithmetic_would_round_is_refused(text):
+    with pytest.raises(ValueError, match="nano-USD"):
+        nanos_of(text)
