@@ -1,0 +1,317 @@
+"""One try of a task on one provider: intent, submit, poll, result, in the order that money demands.
+
+The intent is durable before a byte leaves (promise 2), the upstream's job id as soon as it is parsed. What an adapter
+raises becomes kind BUG here and nowhere else. A caller's cancel is a fact that the poll loop looks at, not an asyncio
+cancellation; a shutdown leaves an accepted job to the next life. This module decides nothing about what comes next:
+`run.py` asks `policy.verdict`. Floor 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from router.events import AttemptAccepted, BytesStored, TaskProgressed
+from router.flow.fleet import Started
+from router.flow.rehost import Unfetchable, store_outputs
+from router.flow.runtime import Live, Phase, Runtime, shape_of
+from router.outcome import SUCCEEDED, Billed, Fail, FailureKind, fail
+from router.policy import price
+from router.policy.route import Candidate, Plan
+from router.policy.rules import Provider, Target
+from router.provider import (
+    Adapter,
+    Broken,
+    Call,
+    Done,
+    Handle,
+    Job,
+    Missing,
+    Pending,
+    Polled,
+    Reply,
+    Request,
+    Submitted,
+    Trouble,
+    Usage,
+)
+from router.task import Attempt, AttemptState, Output, Task, ended
+from router.world import Stale
+
+POLL_MAX_S = 15.0
+POLL_GROWTH = 1.3
+POLL_REPLY_S = 30.0
+MISSING_BELIEVED = 3  # a job id unknown upstream is believed after three polls in a row (contract 6)
+STORE_RESULT_MIN_S = 60.0  # a paid result is fetched for at least this long, whatever is left of the timeout
+
+
+class LeftToNextLife(Exception):  # noqa: N818 - it names what happened
+    """A shutdown came while an accepted job was being polled; its row says all that the next life needs."""
+
+
+class NothingSent(Exception):  # noqa: N818 - it names what happened
+    """A shutdown came between the intent and the first byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of an attempt. `outcome` None is success; then `output` and `usage` say what was delivered."""
+
+    attempt: Attempt
+    outcome: Fail | None
+    output: tuple[Output, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An attempt in the hands of its driver, with what it needs from the rules it was chosen under."""
+
+    attempt: Attempt
+    task: Task
+    provider: Provider
+    target: Target
+    adapter: Adapter
+    job: Job
+    deadline_s: float
+    live: Live
+
+
+def intend(runtime: Runtime, task: Task, candidate: Candidate, plan: Plan, started: Started) -> Attempt:
+    """Draw up the intent of an attempt at this candidate."""
+    now = runtime.now()
+    return Attempt(
+        task_id=task.id,
+        tenant=task.tenant,
+        n=task.tries + 1,
+        provider=candidate.provider.name,
+        target=candidate.target.name,
+        target_model=candidate.target.model,
+        account=started.credential.label,
+        base_url=candidate.provider.base_url,
+        attempt_key=f"{task.id}-0",
+        started_at=now,
+        timeout_at=now + round(plan.timeout_s * 1000),
+        rules_hash=runtime.rules.hash,
+        fence=task.fence,
+        estimate_nanos=candidate.price_nanos,
+    )
+
+
+def take_up(
+    runtime: Runtime, task: Task, attempt: Attempt, candidate: Candidate, *, credential: str, live: Live
+) -> Trial:
+    """Get everything in hand to drive an attempt, new or left by an earlier life."""
+    fields = candidate.target.abilities.fields
+    body = {name: value for name, value in task.input.items() if fields is None or name in fields}
+    job = Job(
+        attempt_key=attempt.attempt_key,
+        kind=task.kind,
+        model=attempt.target_model,
+        input=body,
+        base_url=attempt.base_url,
+        credential=credential,
+        now=runtime.now(),
+    )
+    return Trial(
+        attempt=attempt,
+        task=task,
+        provider=candidate.provider,
+        target=candidate.target,
+        adapter=runtime.world.adapter(candidate.provider.adapter.slug),
+        job=job,
+        deadline_s=asyncio.get_running_loop().time() + max(0, attempt.timeout_at - runtime.now()) / 1000,
+        live=live,
+    )
+
+
+async def drive(runtime: Runtime, trial: Trial) -> Ended:
+    """Bring an attempt whose intent is durable to its end; a job that was accepted is resumed, never resubmitted.
+
+    Raises `NothingSent` or `LeftToNextLife` when a shutdown comes at a point where stopping costs nothing.
+    """
+    if trial.attempt.state is AttemptState.ACCEPTED and trial.attempt.handle is not None:
+        answer: Done | Pending | Fail = Pending(trial.attempt.handle)
+        attempt = trial.attempt
+    else:
+        answer = await _submit(runtime, trial)
+        attempt = trial.attempt
+    if isinstance(answer, Pending):
+        attempt = await _accept(runtime, trial, attempt, answer.handle)
+        answer = await _poll(runtime, trial, answer)
+    if isinstance(answer, Fail):
+        return _close(runtime, trial, attempt, answer)
+    return await _deliver(runtime, trial, attempt, answer)
+
+
+def abandon(runtime: Runtime, trial: Trial) -> Ended:
+    """End an attempt whose intent was durable when the daemon stopped: nobody knows whether it was sent (C3 to C5)."""
+    unknown = fail(FailureKind.UNKNOWN, "the daemon stopped while the request was out; what came of it is not known")
+    return _close(runtime, trial, trial.attempt, unknown)
+
+
+def orphan(runtime: Runtime, attempt: Attempt) -> Ended:
+    """End an attempt whose provider the configuration no longer has: nobody can ask after it."""
+    unknown = fail(FailureKind.UNKNOWN, "its provider is no longer configured; what came of the request is not known")
+    after = ended(attempt, runtime.now(), unknown.kind.value, unknown.billed, None, detail=unknown.detail)
+    return Ended(after, unknown)
+
+
+# -- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _call_of(runtime: Runtime, trial: Trial, limit_s: float | None = None) -> Call:
+    """Bind the wire to what is left of the attempt's time."""
+    loop = asyncio.get_running_loop()
+
+    async def call(request: Request) -> Reply | Broken:
+        left = trial.deadline_s - loop.time()
+        return await runtime.world.call(request, max(0.001, left if limit_s is None else min(limit_s, left)))
+
+    return call
+
+
+async def _submit(runtime: Runtime, trial: Trial) -> Submitted:
+    if runtime.draining:
+        raise NothingSent
+    trial.live.phase = Phase.SUBMITTING
+    runtime.world.mark("C3")
+    try:
+        return await trial.adapter.submit(trial.job, _call_of(runtime, trial))
+    except Exception as bug:  # noqa: BLE001 - the one boundary where an adapter's exception becomes a value
+        return fail(FailureKind.BUG, f"the adapter raised {type(bug).__name__}")
+
+
+async def _accept(runtime: Runtime, trial: Trial, attempt: Attempt, handle: Handle) -> Attempt:
+    """Make the job id durable before anything else happens."""
+    if attempt.state is AttemptState.ACCEPTED:
+        return attempt
+    runtime.world.mark("C5")
+    kept = await runtime.insist(lambda: runtime.world.store.accept(attempt, handle, runtime.now()))
+    if isinstance(kept, Stale):
+        raise LeftToNextLife  # another life owns the row now; it will be judged there
+    runtime.world.mark("C6")
+    runtime.bus.emit(AttemptAccepted(runtime.now(), trial.task, kept))
+    return kept
+
+
+async def _poll(runtime: Runtime, trial: Trial, pending: Pending) -> Done | Fail:
+    """Ask after the job until it has ended, its time is up or the daemon stops."""
+    loop = asyncio.get_running_loop()
+    pace_s, missing, heard_cancel = trial.provider.adapter.polls_every_s, 0, False
+    trial.live.phase = Phase.POLLING
+    while True:
+        if runtime.draining:
+            raise LeftToNextLife
+        if trial.live.cancelled and not heard_cancel:
+            heard_cancel = True
+            stopped = await _cancel_upstream(runtime, trial, pending.handle)
+            if stopped is not None:
+                return stopped
+        left = trial.deadline_s - loop.time()
+        if left <= 0:
+            return fail(FailureKind.UNKNOWN, "the job was accepted and did not end within the attempt's timeout")
+        wait_s = max(pending.after_s or 0.0, pace_s) * runtime.time_scale
+        await _rest(trial.live, min(wait_s, left))
+        polled = await _ask(runtime, trial, pending.handle)
+        match polled:
+            case Done() | Fail():
+                return polled
+            case Pending():
+                missing = 0
+                pending = polled
+                _tell_progress(runtime, trial, polled.progress)
+                pace_s = min(pace_s * POLL_GROWTH, POLL_MAX_S)
+            case Trouble():
+                pending = Pending(pending.handle, after_s=polled.after_s)
+                pace_s = min(pace_s * 2, POLL_MAX_S)
+            case Missing():
+                missing += 1
+                if missing >= MISSING_BELIEVED:
+                    return fail(FailureKind.LOST, polled.detail)
+            case _:
+                assert_never(polled)
+
+
+async def _ask(runtime: Runtime, trial: Trial, handle: Handle) -> Polled:
+    try:
+        return await trial.adapter.poll(handle, trial.job, _call_of(runtime, trial, POLL_REPLY_S))
+    except Exception as bug:  # noqa: BLE001 - a poll that raises says nothing about the paid job
+        return Trouble(f"the adapter raised {type(bug).__name__}")
+
+
+async def _cancel_upstream(runtime: Runtime, trial: Trial, handle: Handle) -> Fail | None:
+    """Ask the upstream to stop this attempt's job, where it has such a call (I11)."""
+    if not trial.provider.adapter.cancels:
+        return None
+    try:
+        return await trial.adapter.cancel(handle, trial.job, _call_of(runtime, trial, POLL_REPLY_S))
+    except Exception:  # noqa: BLE001 - an upstream cancel that fails leaves the job to be heard to its end
+        return None
+
+
+async def _rest(live: Live, wait_s: float) -> None:
+    """Wait between polls; a cancel or a drain ends the wait early."""
+    try:
+        async with asyncio.timeout(wait_s):
+            await live.wake.wait()
+        live.wake.clear()
+    except TimeoutError:
+        return
+
+
+def _tell_progress(runtime: Runtime, trial: Trial, progress: int | None) -> None:
+    """Keep the upstream's word; progress never falls (contract 5.3)."""
+    if progress is not None and progress > trial.live.progress:
+        trial.live.progress = min(progress, 99)
+        runtime.bus.emit(TaskProgressed(runtime.now(), trial.task, trial.live.progress))
+
+
+async def _deliver(runtime: Runtime, trial: Trial, attempt: Attempt, done: Done) -> Ended:
+    """Copy the result to our side; until that copy exists the attempt has not succeeded."""
+    trial.live.phase = Phase.STORING
+    runtime.world.mark("C7")
+    left = trial.deadline_s - asyncio.get_running_loop().time()
+    stored = await store_outputs(
+        runtime.world,
+        done.media,
+        key_prefix=f"{trial.task.id}/{attempt.n}",
+        allowed_origin=trial.job.base_url,
+        timeout_s=max(left, STORE_RESULT_MIN_S),
+        family=trial.task.kind.family,
+    )
+    if isinstance(stored, Unfetchable):
+        kind = FailureKind.UNUSABLE if stored.unusable else FailureKind.RESULT_LOST
+        lost = fail(kind, stored.detail, http_status=done.http_status, cost_nanos=done.cost_nanos)
+        return _close(runtime, trial, attempt, lost)
+    runtime.world.mark("C8")
+    now = runtime.now()
+    runtime.bus.emit(*(BytesStored(now, trial.task.id, attempt.provider, output.bytes) for output in stored))
+    return _close(runtime, trial, attempt, done, stored)
+
+
+def _close(
+    runtime: Runtime, trial: Trial, attempt: Attempt, outcome: Done | Fail, output: tuple[Output, ...] = ()
+) -> Ended:
+    """Work out the bill and write down the end (in memory; the caller commits it)."""
+    failed = outcome if isinstance(outcome, Fail) else None
+    usage = Usage() if isinstance(outcome, Fail) else outcome.usage
+    settled = price.settle(
+        trial.target.price, shape_of(trial.task), billed=_billed(outcome), usage=usage, reported=outcome.cost_nanos
+    )
+    after = ended(
+        attempt,
+        runtime.now(),
+        SUCCEEDED if failed is None else failed.kind.value,
+        _billed(outcome),
+        settled.cost_nanos,
+        estimated=settled.estimated,
+        http_status=outcome.http_status,
+        detail="" if failed is None else failed.detail,
+    )
+    return Ended(after, failed, output, usage)
+
+
+def _billed(outcome: Done | Fail) -> Billed:
+    return outcome.billed if isinstance(outcome, Fail) else Billed.YES

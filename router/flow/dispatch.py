@@ -1,0 +1,269 @@
+"""The pump: takes the best waiting task whenever somebody may run it; also boot recovery, deadlines and drain.
+
+The queue says who is next, the fleet who has room, the tenant's limit who must wait. Tasks are driven by `run.py`, one
+coroutine each. At boot everything that earlier lives left is claimed from the store and judged by the same rules as
+ever: what waited waits again, an accepted job is polled on, an intent without a job id is an unknown outcome (promise
+2 and 3). Floor 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Coroutine
+from typing import Any
+
+from router.events import AttemptOpened, DrainStarted, Event, Recovered, TaskAdmitted, TaskSwept
+from router.flow import run
+from router.flow.intake import Depth
+from router.flow.queue import Entry
+from router.flow.runtime import Phase, Runtime
+from router.task import Priority, State, Task
+from router.world import TaskView, Unavailable
+
+RUNNING_MAX = 10_000
+TAKING_MAX = 256  # tasks between the queue and their place in the fleet
+CLAIM_BATCH = 500
+REFILL_BATCH = 2_000
+SWEEP_EVERY_S = 60.0
+SWEEP_BATCH = 200
+STORE_AWAY_S = 1.0
+
+
+class Dispatcher:
+    """Drives everything that this daemon owns."""
+
+    def __init__(self, runtime: Runtime, depth: Depth) -> None:
+        """`depth` counts what waits; recovery adds to it what the store holds."""
+        self.runtime = runtime
+        self._depth = depth
+        self._driving: dict[str, asyncio.Task[None]] = {}
+        self._taking: dict[str, str | None] = {}
+        self._tenants: dict[str, int] = {}
+        self._due: list[tuple[float, str, str]] = []  # (monotonic, tenant, task id) of waiting tasks with a deadline
+        self._wake = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        runtime.wake_pump = self._wake.set
+        runtime.fleet.on_room = lambda _provider: self._wake.set()
+        runtime.bus.subscribe(self._read)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> Recovered:
+        """Claim what earlier lives left, before the first submit is taken."""
+        runtime, waiting, resumed, unknown = self.runtime, 0, 0, 0
+        while True:
+            now = runtime.now()
+            claimed = await runtime.world.store.claim(runtime.owner, now, CLAIM_BATCH, now)
+            for view in claimed:
+                if view.task.state in {State.PENDING, State.RETRYING}:
+                    waiting += 1
+                    self._depth.count(view.task, +1)
+                    self._put_back(view.task)
+                elif any(one.handle is not None and one.ended_at is None for one in view.attempts):
+                    resumed += 1
+                    self._drive(view)
+                else:
+                    unknown += 1
+                    self._drive(view)
+            if len(claimed) < CLAIM_BATCH:
+                break
+        summary = Recovered(runtime.now(), waiting, resumed, unknown)
+        runtime.bus.emit(summary)
+        return summary
+
+    def start(self) -> None:
+        """Begin to take tasks."""
+        self._loops = [asyncio.create_task(self._pump()), asyncio.create_task(self._sweep())]
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop taking; wait for the synchronous calls that are out; leave accepted jobs to the next life."""
+        runtime = self.runtime
+        runtime.draining = True
+        runtime.bus.emit(DrainStarted(runtime.now(), len(self._driving)))
+        for live in runtime.live.values():
+            live.wake.set()
+        for loop in self._loops:
+            loop.cancel()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(asyncio.gather(*self._driving.values(), return_exceptions=True))
+        except TimeoutError:
+            await self.cut()
+
+    async def cut(self) -> None:
+        """End what is still out; its rows say that it is unknown, its cost is logged."""
+        for task_id, driving in tuple(self._driving.items()):
+            live = self.runtime.live.get(task_id)
+            if live is not None and live.phase is Phase.SUBMITTING:
+                view = await self.runtime.world.store.view(live.tenant, task_id)
+                if view is not None and view.attempts:
+                    run.cut(self.runtime, view.task, view.attempts[-1])
+            driving.cancel()
+        await asyncio.gather(*self._driving.values(), return_exceptions=True)
+
+    # -- taking -----------------------------------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        while True:
+            self._wake.clear()
+            now_s = self.runtime.fleet.monotonic()
+            self._end_overdue(now_s)
+            while self._take_next(now_s):
+                pass
+            await self._refill()
+            await self._sleep(now_s)
+
+    def _take_next(self, now_s: float) -> bool:
+        """Take the best task that somebody may run; False when there is none."""
+        if len(self._taking) >= TAKING_MAX or len(self._driving) >= RUNNING_MAX:
+            return False
+        entry = self.runtime.queue.pop(now_s, self._open_lanes(), self._blocked_tenants())
+        if entry is None:
+            return False
+        self._taking[entry.task_id] = entry.lane
+        self._spawn(entry.task_id, self._take(entry))
+        return True
+
+    async def _take(self, entry: Entry) -> None:
+        """Read the row of a taken entry and drive it, if it still waits and is still ours."""
+        runtime = self.runtime
+        try:
+            view = await runtime.world.store.view(entry.tenant, entry.task_id)
+        except Unavailable:
+            runtime.queue.push(entry, lane=None, not_before_s=STORE_AWAY_S)
+            return
+        if view is None or view.task.fence != runtime.owner.epoch:
+            return
+        if view.task.state in {State.PENDING, State.RETRYING}:
+            await self._run(view)
+
+    async def _run(self, view: TaskView) -> None:
+        tenant = view.task.tenant
+        self._tenants[tenant] = self._tenants.get(tenant, 0) + 1
+        try:
+            await run.run(self.runtime, view)
+        finally:
+            self._tenants[tenant] -= 1
+            if not self._tenants[tenant]:
+                del self._tenants[tenant]
+
+    def _drive(self, view: TaskView) -> None:
+        """Drive a task that is not in the queue (taken over from an earlier life)."""
+        self._spawn(view.task.id, self._run(view))
+
+    def _spawn(self, task_id: str, work: Coroutine[Any, Any, None]) -> None:
+        driving = asyncio.create_task(work)
+        self._driving[task_id] = driving
+
+        def done(ended: asyncio.Task[None]) -> None:
+            if self._driving.get(task_id) is ended:
+                del self._driving[task_id]
+            self._taking.pop(task_id, None)
+            self._wake.set()
+            if not ended.cancelled() and ended.exception() is not None:
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"driving {task_id} failed", "exception": ended.exception(), "task": ended}
+                )
+
+        driving.add_done_callback(done)
+
+    def _open_lanes(self) -> set[str | None]:
+        """The lanes from which a task may be taken: unrouted ones, and those of providers with room to spare."""
+        spoken_for: dict[str, int] = {}
+        for lane in self._taking.values():
+            if lane is not None:
+                spoken_for[lane] = spoken_for.get(lane, 0) + 1
+        lanes: set[str | None] = {None}
+        for name, provider in self.runtime.rules.providers.items():
+            if self.runtime.fleet.free(provider) > spoken_for.get(name, 0):
+                lanes.add(name)
+        return lanes
+
+    def _blocked_tenants(self) -> set[str]:
+        rules = self.runtime.rules
+        limits = ((name, count, rules.tenant(name).max_concurrency) for name, count in self._tenants.items())
+        return {name for name, count, limit in limits if limit is not None and count >= limit}
+
+    async def _refill(self) -> None:
+        """Fetch from the store what did not fit into the window."""
+        runtime = self.runtime
+        if not runtime.queue.overflowed or len(runtime.queue) > runtime.queue.window // 2:
+            return
+        try:
+            rows = await runtime.world.store.waiting(runtime.owner, REFILL_BATCH)
+        except Unavailable:
+            return
+        runtime.queue.overflowed = len(rows) >= REFILL_BATCH
+        for row in rows:
+            if row.id not in self._driving and not runtime.queue.contains(row.id):
+                self._put_back(row)
+
+    def _put_back(self, task: Task) -> None:
+        delay_s = None if task.not_before is None else max(0.0, (task.not_before - self.runtime.now()) / 1000)
+        self.runtime.wait_in_queue(task, delay_s)
+        self._watch_deadline(task)
+
+    async def _sleep(self, now_s: float) -> None:
+        """Wait for a push, a free place, or the next timer."""
+        dues = [due for due in (self.runtime.queue.next_due(now_s), self._due[0][0] if self._due else None) if due]
+        timeout_s = max(0.0, min(dues) - now_s) if dues else SWEEP_EVERY_S
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    # -- deadlines and housekeeping -----------------------------------------------------------------------------------
+
+    def _read(self, event: Event) -> None:
+        match event:
+            case TaskAdmitted(task=task):
+                self._watch_deadline(task)
+            case AttemptOpened(task=task):
+                self._taking.pop(task.id, None)  # it has its place in the fleet now
+            case _:
+                return
+
+    def _watch_deadline(self, task: Task) -> None:
+        ends = [instant for instant in (task.start_by, task.deadline) if instant is not None]
+        if ends:
+            due_s = self.runtime.fleet.monotonic() + max(0, min(ends) - self.runtime.now()) / 1000
+            heapq.heappush(self._due, (due_s, task.tenant, task.id))
+
+    def _end_overdue(self, now_s: float) -> None:
+        """Take tasks whose time to start is over; `run` ends them without an attempt."""
+        while self._due and self._due[0][0] <= now_s:
+            _due_s, tenant, task_id = heapq.heappop(self._due)
+            if self.runtime.queue.remove(task_id) and task_id not in self._driving:
+                entry = Entry(task_id=task_id, tenant=tenant, priority=Priority.URGENT, created_at=0)
+                self._taking[task_id] = None
+                self._spawn(task_id, self._take(entry))
+
+    async def _sweep(self) -> None:
+        """Apply retention: remove outputs, then rows, in small batches (contract 6, Retention)."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            try:
+                await sweep(self.runtime)
+            except Unavailable:
+                continue
+
+
+async def sweep(runtime: Runtime) -> int:
+    """Remove what retention no longer keeps; returns how many tasks lost their output or input."""
+    now, removed = runtime.now(), 0
+    world, rules = runtime.world, runtime.rules
+    while True:
+        gone = await world.store.sweep(now, SWEEP_BATCH)
+        for task in gone:
+            for output in task.output:
+                await world.vault.delete(output.key)
+            if task.state is State.SUCCEEDED:
+                runtime.bus.emit(TaskSwept(now, task))
+        removed += len(gone)
+        if len(gone) < SWEEP_BATCH:
+            break
+    while await world.store.forget(now - round(rules.defaults.row_retention_s * 1000), SWEEP_BATCH) == SWEEP_BATCH:
+        await asyncio.sleep(0)
+    return removed

@@ -1,0 +1,381 @@
+"""Submit and cancel: the front door of the flow, the same for every surface.
+
+A submit is refused with a reason before a row exists, or becomes durable in one transaction together with its budget
+reservation and its idempotency key (promise 1, I1). What it is attached to instead of being made anew (a used key, the
+automatic repeat of a client) is decided here too (contract 5.4). Floor 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from router.events import (
+    BudgetRefused,
+    Event,
+    QueueRefused,
+    TaskAdmitted,
+    TaskEnded,
+    TaskInterrupted,
+    TaskRetrying,
+    TaskStarted,
+)
+from router.flow.runtime import Runtime, shape_of
+from router.flow.waiters import Waiters
+from router.outcome import Billed
+from router.policy import budget, route, verdict
+from router.policy.errors import IDEMPOTENCY_MISMATCH
+from router.policy.pace import Bucket, DrainRate
+from router.policy.route import Plan
+from router.policy.rules import Model, RetryUnknown, Rule
+from router.provider import Kind
+from router.task import Error, Preferences, Priority, State, Task, cancelled, new_id
+from router.world import Admitted, Cancelled, Duplicate, OverBudget, Search, TaskView, TooLate
+
+ATTACH_FOR_MS = 15 * 60_000
+TENANTS_TRACKED_MAX = 10_000
+OWED_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request as a surface has read it: fields validated, extras taken out of `input`.
+
+    `model` None: the default of the kind. `wait_s` is how long the caller would wait for the answer, None when it will
+    not. `repeats` says that the client announced an automatic repeat (`x-stainless-retry-count` > 0).
+    """
+
+    tenant: str
+    kind: Kind
+    input: Mapping[str, object]
+    surface: str
+    route: str
+    digest: str
+    request_id: str
+    model: str | None = None
+    key_id: str | None = None
+    priority: Priority = Priority.NORMAL
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    preferences: Preferences = field(default_factory=Preferences)
+    idempotency_key: str | None = None
+    start_within_s: float | None = None
+    timeout_s: float | None = None
+    wait_s: float | None = None
+    repeats: bool = False
+    retry_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The task is durable. `replayed`: it existed before this request (a used key or an attached repeat)."""
+
+    task: Task
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No row was written. `retry_after_s` only where repeating helps."""
+
+    error: Error
+    retry_after_s: float | None = None
+
+
+class Intake:
+    """Submits and cancels on behalf of all surfaces."""
+
+    def __init__(self, runtime: Runtime, waiters: Waiters) -> None:
+        """Start with empty buckets of the tenants' rate limits; the counts of what waits are set by recovery."""
+        self.runtime = runtime
+        self.waiters = waiters
+        self.depth = Depth()
+        self.drain_rate = DrainRate()
+        self._owed: dict[tuple[str, str], int] = {}  # (tenant, digest) -> until when an equal request attaches
+        self._buckets: dict[str, Bucket] = {}
+
+    async def submit(self, draft: Draft) -> Accepted | Refused:
+        """Make a request durable, or find what it repeats, or say why not."""
+        runtime = self.runtime
+        found = await self._repeated(draft)
+        if found is not None:
+            return found
+        limited = self._limited(draft)
+        if limited is not None:
+            return limited
+        model = self._model_of(draft)
+        if isinstance(model, Refused):
+            return model
+        task = self._task_of(draft, model)
+        plan = self._planned(draft, task)
+        if isinstance(plan, Refused):
+            return plan
+        unit, units = reservation_of(plan)
+        demands = budget.demands(
+            runtime.rules.budgets,
+            shape_of(task),
+            task.key_id,
+            unit=unit,
+            units=units,
+            now=task.created_at,
+            zone=runtime.rules.zone,
+        )
+        self.depth.count(task, +1)
+        admitted = None
+        try:
+            runtime.world.mark("C0")
+            admitted = await runtime.world.store.admit(task, demands)
+        finally:
+            if not isinstance(admitted, Admitted):
+                self.depth.count(task, -1)
+        match admitted:
+            case Admitted(row):
+                runtime.bus.emit(TaskAdmitted(runtime.now(), row))
+                first = plan.candidates[0] if plan.candidates else None
+                lane = first.provider.name if first is not None and not runtime.fleet.room(first.provider) else None
+                runtime.wait_in_queue(row, lane=lane)
+                runtime.world.mark("C1")
+                return Accepted(row)
+            case Duplicate(row):
+                return _same_or_mismatch(row, draft)
+            case OverBudget(demand, left):
+                runtime.bus.emit(BudgetRefused(runtime.now(), task.tenant, demand.budget, demand.window, left))
+                return Refused(verdict.over_budget(demand.budget, demand.window, left))
+
+    async def cancel(self, tenant: str, task_id: str) -> Cancelled | TooLate | None:
+        """Cancel a task: at once where nothing is out, else no further attempt and the one in flight is heard (I11)."""
+        runtime = self.runtime
+        now = runtime.now()
+        move = cancelled(now, now + round(runtime.rules.defaults.retention_s * 1000))
+        result = await runtime.world.store.cancel(tenant, task_id, move)
+        if isinstance(result, Cancelled):
+            runtime.queue.remove(task_id)
+            live = runtime.live.get(task_id)
+            if live is not None:
+                live.cancelled = True
+                live.wake.set()
+            runtime.bus.emit(TaskEnded(runtime.now(), result.task, result.was))
+        return result
+
+    def explain(self, draft: Draft) -> Mapping[str, Any] | Error:
+        """Say what a submit would plan, without making anything of it."""
+        model = self._model_of(draft)
+        if isinstance(model, Refused):
+            return model.error
+        return route.explain(self._plan(self._task_of(draft, model)))
+
+    def owe(self, tenant: str, digest: str, until: int) -> None:
+        """A caller was sent away with the 504 of contract 5.1: until then an equal request collects."""
+        if len(self._owed) >= OWED_MAX:
+            now = self.runtime.now()
+            self._owed = {who: instant for who, instant in self._owed.items() if instant > now}
+        if len(self._owed) < OWED_MAX:
+            self._owed[(tenant, digest)] = until
+
+    def collected(self, tenant: str, digest: str) -> None:
+        """The result that was owed has been given out."""
+        self._owed.pop((tenant, digest), None)
+
+    async def abandoned(self, task: Task) -> None:
+        """Cancel a task that nobody can collect, if nothing was sent for it (contract 5.1)."""
+        view = await self.runtime.world.store.view(task.tenant, task.id)
+        if view is not None and view.task.state is State.PENDING and not view.attempts:
+            await self.cancel(task.tenant, task.id)
+
+    def read(self, event: Event) -> None:
+        """Keep the counts of what waits and the rate at which it is taken (a reader of the bus)."""
+        self.depth.read(event)
+        if isinstance(event, TaskStarted | TaskEnded):
+            self.drain_rate.note(self.runtime.fleet.monotonic())
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    async def _repeated(self, draft: Draft) -> Accepted | Refused | None:
+        """Find the task that this request repeats, by its key or as a client's automatic repeat (contract 5.4)."""
+        store, now = self.runtime.world.store, self.runtime.now()
+        if draft.idempotency_key is not None:
+            found = await store.search(draft.tenant, Search(idempotency_key=draft.idempotency_key, limit=1))
+            return _same_or_mismatch(found[0].task, draft) if found else None
+        owed = self._owed.get((draft.tenant, draft.digest), 0) > now
+        if not (draft.repeats or owed):
+            return None
+        alike = await store.alike(draft.tenant, draft.digest, now - ATTACH_FOR_MS)
+        fit = [task for task in alike if not _failed_unpaid(task)]
+        lonely = [task for task in fit if self.waiters.count(task.id) == 0]
+        chosen = (lonely or fit)[:1]
+        return Accepted(chosen[0], replayed=True) if chosen else None
+
+    def _limited(self, draft: Draft) -> Refused | None:
+        """Apply drain, the tenant's rate and the bounds of the queue, in that order."""
+        runtime = self.runtime
+        rules, now_s = runtime.rules, runtime.fleet.monotonic()
+        if runtime.draining:
+            return Refused(
+                Error(
+                    "unavailable", "The service is shutting down; nothing was accepted.", "unavailable", retryable=True
+                ),
+                2.0,
+            )
+        tenant = rules.tenant(draft.tenant)
+        if tenant.rate is not None:
+            bucket = self._buckets.get(draft.tenant)
+            if bucket is None or bucket.rate != tenant.rate:
+                if len(self._buckets) >= TENANTS_TRACKED_MAX:
+                    self._buckets.clear()
+                bucket = self._buckets[draft.tenant] = Bucket(tenant.rate, now_s)
+            wait_s = bucket.take(now_s)
+            if wait_s > 0:
+                limit = f"{tenant.rate.count} per {tenant.rate.per_s:g} s"
+                message = f"The rate limit of tenant {draft.tenant} ({limit}) is used up."
+                return Refused(Error("rate_limited", message, "rate_limited", retryable=True), wait_s)
+        total, own = self.depth.total, self.depth.by_tenant.get(draft.tenant, 0)
+        bound = "max_pending" if total >= rules.defaults.max_pending else None
+        bound = "per_tenant" if bound is None and own >= rules.defaults.per_tenant else bound
+        if bound is None:
+            return None
+        runtime.bus.emit(QueueRefused(runtime.now(), draft.tenant, bound))
+        excess = total - rules.defaults.max_pending if bound == "max_pending" else own - rules.defaults.per_tenant
+        message = f"The queue is full ({bound})."
+        error = Error("queue_full", message, "queue_full", retryable=True, details={"bound": bound})
+        return Refused(error, self.drain_rate.seconds_for(max(1, excess + 1), now_s))
+
+    def _model_of(self, draft: Draft) -> Model | Refused:
+        """Find the model: named, default of the kind, or the first of the kind in the file; same 404 if not allowed."""
+        rules = self.runtime.rules
+        family = draft.kind.family
+        name = draft.model or rules.default_model.get(family)
+        if name is None:
+            name = next((one.name for one in rules.models.values() if one.family == family), "")
+        model = rules.model(name)
+        allowed = rules.tenant(draft.tenant).models
+        if model is None or (allowed is not None and model.name not in allowed):
+            message = (
+                f"The model {name!r} does not exist or is not available to you." if name else f"No {family} model."
+            )
+            return Refused(Error("model_not_found", message, "model_not_found", param="model"))
+        if model.family != family:
+            message = f"The model {name!r} makes {model.family}s; this request asks for {draft.kind.value}."
+            return Refused(Error("invalid_request", message, "invalid_request", param="model"))
+        return model
+
+    def _task_of(self, draft: Draft, model: Model) -> Task:
+        runtime = self.runtime
+        now = runtime.now()
+        start_within_s = draft.start_within_s if draft.start_within_s is not None else draft.wait_s
+        return Task(
+            id=new_id(now, runtime.world.dice("ids")),
+            tenant=draft.tenant,
+            kind=draft.kind,
+            model=model.name,
+            input=draft.input,
+            surface=draft.surface,
+            route=draft.route,
+            priority=draft.priority,
+            created_at=now,
+            updated_at=now,
+            digest=draft.digest,
+            owner=runtime.owner.replica,
+            fence=runtime.owner.epoch,
+            key_id=draft.key_id,
+            metadata=draft.metadata,
+            preferences=draft.preferences,
+            idempotency_key=draft.idempotency_key,
+            request_id=draft.request_id,
+            retry_of=draft.retry_of,
+            start_by=None if start_within_s is None else now + round(start_within_s * 1000),
+            deadline=None if draft.timeout_s is None else now + round(draft.timeout_s * 1000),
+        )
+
+    def _plan(self, task: Task) -> Plan:
+        runtime, shape = self.runtime, shape_of(task)
+        return route.plan(
+            shape,
+            task.preferences,
+            runtime.rules,
+            runtime.fleet,
+            now=task.created_at,
+            task_id=task.id,
+            priced_only=budget.applies(runtime.rules.budgets, shape, task.key_id),
+        )
+
+    def _planned(self, draft: Draft, task: Task) -> Plan | Refused:
+        """See that somebody could do it; a request that nobody can do is refused before it costs a row."""
+        plan = self._plan(task)
+        match verdict.before(plan, ()):
+            case verdict.GiveUp(error) if error.error_type != "provider_error":
+                return Refused(error)
+            case verdict.Hold(delay_s) if draft.wait_s is not None and delay_s > draft.wait_s:
+                message = "Every provider of this model is resting after failures; nothing was sent."
+                return Refused(
+                    Error("no_provider_available", message, "no_provider_available", retryable=True), delay_s
+                )
+            case _:
+                return plan
+
+
+class Depth:
+    """Counts of waiting tasks (pending and retrying), also of those beyond the queue's window, by class and tenant."""
+
+    def __init__(self) -> None:
+        """Start empty; recovery adds what the store holds."""
+        self.total = 0
+        self.by_priority = dict.fromkeys(Priority, 0)
+        self.by_tenant: dict[str, int] = {}
+
+    def count(self, task: Task, change: int) -> None:
+        """Add or take away one waiting task."""
+        self.add(task.priority, task.tenant, change)
+
+    def add(self, priority: Priority, tenant: str, change: int) -> None:
+        """Add or take away some. A submit counts itself before it is durable, so that the bound is hard."""
+        self.total += change
+        self.by_priority[priority] += change
+        left = self.by_tenant.get(tenant, 0) + change
+        if left > 0:
+            self.by_tenant[tenant] = left
+        else:
+            self.by_tenant.pop(tenant, None)
+
+    def read(self, event: Event) -> None:
+        """Follow tasks in and out of the waiting states."""
+        match event:
+            case TaskStarted(task=task):
+                self.count(task, -1)
+            case TaskRetrying(task=task) | TaskInterrupted(task=task):
+                self.count(task, +1)
+            case TaskEnded(task=task, was=State.PENDING | State.RETRYING):
+                self.count(task, -1)
+            case _:
+                return
+
+
+def reservation_of(plan: Plan) -> tuple[int, int]:
+    """What promise 5 reserves: the dearest single permitted target, times the paid attempts that the rule allows."""
+    unit = max((one.price_nanos or 0 for one in plan.candidates), default=0)
+    return unit, paid_attempts(plan.rule, plan)
+
+
+def paid_attempts(rule: Rule, plan: Plan) -> int:
+    """1; more only where the rule (or a provider of it) may pay again after an unknown or unusable outcome."""
+    unknowns = {rule.retry.retry_unknown, *(one.provider.retry_unknown for one in plan.candidates)}
+    if RetryUnknown.ALWAYS in unknowns or rule.retry.retry_unusable_failover:
+        return rule.retry.total
+    # A repeat under the same key is one purchase, but its attempt needs a hold of its own while the first is unknown.
+    keyed = RetryUnknown.IF_IDEMPOTENT in unknowns and any(one.provider.adapter.idempotent for one in plan.candidates)
+    return 1 + rule.retry.per_target if keyed else 1
+
+
+def _same_or_mismatch(row: Task, draft: Draft) -> Accepted | Refused:
+    if row.digest == draft.digest and row.route == draft.route:
+        return Accepted(row, replayed=True)
+    message = "This Idempotency-Key was used for another request."
+    details = {"task_id": row.id}
+    return Refused(Error("conflict", message, IDEMPOTENCY_MISMATCH, param="Idempotency-Key", details=details))
+
+
+def _failed_unpaid(task: Task) -> bool:
+    """A task that failed with nothing billed does not qualify for attaching (contract 5.4)."""
+    return task.state is State.FAILED and task.error is not None and task.error.billing is Billed.NO
+
+
+__all__ = ["Accepted", "Draft", "Intake", "Refused", "TaskView", "paid_attempts", "reservation_of"]

@@ -1,0 +1,226 @@
+"""From what an upstream hands over to bytes of our own: fetch or decode, check, hash, store.
+
+Until our copy exists an attempt has not delivered, because upstream links end within minutes. The bytes are checked on
+the way: magic and pixel size at the start, the size cap throughout, SHA-256 at the end; nothing is held whole. Fetching
+costs nothing, so it is repeated while time remains; the job that made the result is never repeated from here. There are
+two ways to fail, and they differ in whose fault they show: the result is bad (`unusable`), or it can no longer be had
+(`result_lost` to the caller). Everything outside is reached through `World`. Floor 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from itertools import count
+
+from router.policy.media import HEAD_BYTES, MAX_PIXELS, MediaType, dimensions, sniff
+from router.provider import Media
+from router.task import Output
+from router.world import FetchBroken, FetchFailed, VaultFull, World
+
+PIECE_BYTES = HEAD_BYTES
+PIECE_CHARS = PIECE_BYTES // 3 * 4
+SMALL_BYTES = 64 << 10
+AT_ONCE = 4
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unfetchable:
+    """There is no stored result. `unusable`: what was delivered is not a result; else it could not be had in time."""
+
+    detail: str
+    unusable: bool
+
+
+async def store_outputs(
+    world: World,
+    media: Sequence[Media],
+    *,
+    key_prefix: str,
+    allowed_origin: str | None,
+    timeout_s: float,
+    family: str | None = None,
+) -> tuple[Output, ...] | Unfetchable:
+    """Store every output under `key_prefix`/index, or none: when one fails, the others are removed again.
+
+    `allowed_origin` is the provider's own (its base_url). `family` (image, video) is what was asked for; None takes any
+    type on the list. No new try begins after `timeout_s`; a body under way ends by then, too.
+    """
+    if not media:
+        return Unfetchable("nothing was delivered", unusable=True)
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    stored: dict[int, Output] = {}
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def store(index: int, item: Media) -> None:
+        async with room:
+            source = _Source(world, item, f"{key_prefix}/{index}", allowed_origin, family)
+            stored[index] = await _insist(source, deadline)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index, item in enumerate(media):
+                group.create_task(store(index, item))
+    except* _Failed as failures:
+        failure = failures
+    else:
+        return tuple(stored[index] for index in range(len(media)))
+    for output in stored.values():
+        await world.vault.delete(output.key)
+    first = failure.exceptions[0]
+    assert isinstance(first, _Failed)
+    return first.reason
+
+
+class _Failed(Exception):  # noqa: N818 - it names what happened
+    """Leaves the blocks of sink and task group, so that both undo what they hold."""
+
+    def __init__(self, detail: str, *, unusable: bool) -> None:
+        super().__init__(detail)
+        self.reason = Unfetchable(detail, unusable)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One output on its way: what was handed over, and where its copy goes."""
+
+    world: World
+    item: Media
+    key: str
+    allowed_origin: str | None
+    family: str | None
+
+
+async def _insist(source: _Source, deadline: float) -> Output:
+    """Copy one output, again and again while that may help and time remains."""
+    loop, dice = asyncio.get_running_loop(), source.world.dice("rehost")
+    for tries in count():
+        try:
+            if source.item.url is None:
+                async with aclosing(_decode(source)) as pieces:
+                    return await _copy(source, pieces)
+            return await _fetch(source, source.item.url, deadline - loop.time())
+        except FetchBroken as broken:
+            detail = str(broken)
+        except VaultFull as full:
+            detail = f"storage_full: {full}"
+        pause_s = min(BACKOFF_FIRST_S * 2 ** min(tries, 10), BACKOFF_MAX_S) * (0.5 + 0.5 * dice.random())
+        if loop.time() + pause_s >= deadline:
+            raise _Failed(detail, unusable=False)
+        await asyncio.sleep(pause_s)
+    raise AssertionError("count does not end")
+
+
+async def _fetch(source: _Source, url: str, timeout_s: float) -> Output:
+    async with source.world.fetch.open(url, source.allowed_origin, timeout_s) as answer:
+        if isinstance(answer, FetchFailed):
+            if answer.gone:
+                raise _Failed(answer.detail, unusable=False)
+            raise FetchBroken(answer.detail)
+        async with aclosing(_gather(answer.chunks())) as pieces:
+            return await _copy(source, pieces, announced=answer.length)
+
+
+async def _copy(source: _Source, pieces: AsyncGenerator[bytes, None], announced: int | None = None) -> Output:
+    """Check, hash and store the pieces; the first one is the whole head or the whole body."""
+    piece = await anext(pieces, b"")
+    media_type = _recognise(piece, source.family)
+    if announced is not None and announced > media_type.max_bytes:
+        raise _too_large(media_type)
+    sides = dimensions(piece)
+    if sides is not None and sides[0] * sides[1] > MAX_PIXELS:
+        raise _Failed(f"a picture of {sides[0]}x{sides[1]} pixels", unusable=True)
+    digest, size = sha256(), 0
+    async with source.world.vault.create(source.key) as sink:
+        while piece:
+            size += len(piece)
+            if size > media_type.max_bytes:
+                raise _too_large(media_type)
+            if len(piece) < SMALL_BYTES:
+                digest.update(piece)
+            else:
+                await source.world.offload(partial(digest.update, piece))
+            await sink.write(piece)
+            piece = await anext(pieces, b"")
+    return Output(
+        key=source.key,
+        content_type=media_type.content_type,
+        bytes=size,
+        sha256=digest.hexdigest(),
+        width=sides[0] if sides else None,
+        height=sides[1] if sides else None,
+        revised_prompt=source.item.revised_prompt,
+    )
+
+
+def _recognise(head: bytes, family: str | None) -> MediaType:
+    media_type = sniff(head)
+    if media_type is None:
+        raise _Failed("not a media file that we know" if head else "an empty result", unusable=True)
+    if family is not None and media_type.family.value != family:
+        raise _Failed(f"{media_type.content_type} where {family} was asked for", unusable=True)
+    return media_type
+
+
+def _too_large(media_type: MediaType) -> _Failed:
+    return _Failed(f"{media_type.content_type} larger than {media_type.max_bytes} bytes", unusable=True)
+
+
+# -- pieces -----------------------------------------------------------------------------------------------------------
+
+
+async def _gather(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Join what arrives into pieces of at least `PIECE_BYTES`, but for the last."""
+    held: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        held.append(chunk)
+        size += len(chunk)
+        if size >= PIECE_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
+async def _decode(source: _Source) -> AsyncGenerator[bytes, None]:
+    """Decode base64 text piece by piece, off the loop; the text itself is never copied.
+
+    Accepts a `data:` prefix (apiyi.md, models "-all"), line breaks, and missing padding.
+    """
+    text = source.item.b64 or ""
+    at, carry = 0, ""
+    if text.startswith("data:"):
+        at = text.find(";base64,", 0, 256) + len(";base64,")
+        if at < len(";base64,"):
+            raise _Failed("a data URI without base64", unusable=True)
+    while at < len(text) or carry:
+        try:
+            piece, carry = await source.world.offload(partial(_decode_piece, text, at, carry))
+        except ValueError:  # binascii's own error is one
+            raise _Failed("broken base64", unusable=True) from None
+        at += PIECE_CHARS
+        if piece:
+            yield piece
+
+
+def _decode_piece(text: str, at: int, carry: str) -> tuple[bytes, str]:
+    """Decode `carry` and the next characters; return the bytes and the characters of the quantum that is cut."""
+    chars = carry + text[at : at + PIECE_CHARS]
+    if any(blank in chars for blank in "\n\r\t "):
+        chars = "".join(chars.split())
+    if at + PIECE_CHARS >= len(text):
+        return binascii.a2b_base64(chars + "=" * (-len(chars) % 4), strict_mode=True), ""
+    padding = chars.find("=")
+    whole = (len(chars) if padding < 0 else padding) // 4 * 4
+    if len(chars) - whole > 4:
+        msg = "padding before the end"
+        raise ValueError(msg)
+    return binascii.a2b_base64(chars[:whole], strict_mode=True), chars[whole:]

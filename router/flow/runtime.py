@@ -1,0 +1,119 @@
+"""What one life of the daemon shares between its parts: the world, the rules in force, the fleet, the queue.
+
+The ruleset is one reference that a reload swaps; a decision reads it once at its start. `live` holds what is being
+driven right now, so that a cancel, a drain or a progress question can find it. Rebuilt from the store at each start;
+nothing here is the truth about a task. Floor 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+from router.events import Bus
+from router.flow.fleet import Fleet
+from router.flow.queue import Entry, Queue
+from router.policy.rules import Ruleset, Shape
+from router.task import Task
+from router.world import Owner, Unavailable, World
+
+T = TypeVar("T")
+
+STORE_PATIENCE_S = 900.0  # how long a result is held while the store is away (reliability-security section 9)
+STORE_RETRY_FIRST_S = 0.1
+STORE_RETRY_MAX_S = 5.0
+
+
+class Phase(StrEnum):
+    """How far a driven task is; decides what a drain may leave to the next life."""
+
+    CHOOSING = "choosing"
+    SUBMITTING = "submitting"
+    POLLING = "polling"
+    STORING = "storing"
+
+
+@dataclass(slots=True)
+class Live:
+    """A task being driven. `wake` ends a wait between polls early; `cancelled` says that the caller gave up."""
+
+    tenant: str
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: bool = False
+    phase: Phase = Phase.CHOOSING
+    progress: int = 0
+    expected_s: float | None = None
+    since_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The shared parts. `time_scale` multiplies the waits between polls (1 in life, less against simulators)."""
+
+    world: World
+    bus: Bus
+    rules: Ruleset
+    fleet: Fleet
+    queue: Queue
+    owner: Owner
+    time_scale: float = 1.0
+    draining: bool = False  # no attempt starts any more
+    closing: bool = False  # nobody may be kept waiting any more
+    live: dict[str, Live] = field(default_factory=dict)
+    wake_pump: Callable[[], None] = lambda: None
+
+    def now(self) -> int:
+        """Milliseconds since the epoch, UTC."""
+        return self.world.clock.now()
+
+    @contextmanager
+    def driving(self, task: Task) -> Iterator[Live]:
+        """Make a task findable while it is driven."""
+        live = self.live[task.id] = Live(task.tenant)
+        try:
+            yield live
+        finally:
+            del self.live[task.id]
+
+    def wait_in_queue(self, task: Task, delay_s: float | None = None, lane: str | None = None) -> None:
+        """Put a task that its row says is waiting into the queue (beyond the window it stays in the store only)."""
+        entry = Entry(task_id=task.id, tenant=task.tenant, priority=task.priority, created_at=task.created_at)
+        self.queue.push(entry, lane=lane, not_before_s=delay_s)
+        self.wake_pump()
+
+    async def insist(self, verb: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a verb that must not be lost while the store is away; `Unavailable` after `STORE_PATIENCE_S`."""
+        loop = asyncio.get_running_loop()
+        give_up_at, pause = loop.time() + STORE_PATIENCE_S, STORE_RETRY_FIRST_S
+        while True:
+            try:
+                return await verb()
+            except Unavailable:
+                if loop.time() + pause > give_up_at:
+                    raise
+            await asyncio.sleep(pause * (0.5 + self.world.dice("store").random() / 2))
+            pause = min(2 * pause, STORE_RETRY_MAX_S)
+
+
+def shape_of(task: Task) -> Shape:
+    """See a task as routing and pricing see it."""
+    body = task.input
+    size, quality, n, seconds, prompt = (body.get(name) for name in ("size", "quality", "n", "seconds", "prompt"))
+    return Shape(
+        kind=task.kind,
+        model=task.model,
+        tenant=task.tenant,
+        size=size if isinstance(size, str) else None,
+        quality=quality if isinstance(quality, str) else None,
+        n=n if isinstance(n, int) else 1,
+        seconds=int(seconds) if isinstance(seconds, int | str) and str(seconds).isdecimal() else None,
+        priority=task.priority,
+        surface=task.surface,
+        metadata=task.metadata,
+        fields=frozenset(body),
+        prompt_chars=len(prompt) if isinstance(prompt, str) else 0,
+    )
