@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 from tests.sim.engines import ENGINES
 from tests.sim.simulation import Report, cells, simulate
@@ -20,6 +23,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20, help="how many seeds")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--engine", choices=sorted(ENGINES), default=max(ENGINES))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many processes")
     parser.add_argument("--trace", action="store_true", help="print seed and trace hash only")
     asked = parser.parse_args()
     began = time.perf_counter()
@@ -28,7 +32,8 @@ def main() -> int:
         for seed in seeds:
             print(seed, simulate(seed, ENGINES[asked.engine]()).trace)
         return 0
-    reports = [simulate(seed, ENGINES[asked.engine]()) for seed in seeds]
+    with ProcessPoolExecutor(asked.jobs) as pool:
+        reports = list(pool.map(partial(run_seed, asked.engine), seeds, chunksize=1))
     problems = judge(reports)
     first = asked.first
     if traces_of(first, asked.engine, "1") != traces_of(first, asked.engine, "2"):
@@ -38,6 +43,11 @@ def main() -> int:
     for problem in problems:
         print(f"FAILED {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def run_seed(engine: str, seed: int) -> Report:
+    """Run one seed on a fresh engine (in a process of the pool)."""
+    return simulate(seed, ENGINES[engine]())
 
 
 def judge(reports: list[Report], *, all_cells: bool = True) -> list[str]:

@@ -38,6 +38,7 @@ class Judge:
     tenants: dict[str, str] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
     ends: dict[str, State] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
     circuits: dict[tuple[int, str, str], tuple[str, int]] = field(default_factory=dict)
     probing: dict[tuple[int, str, str], list[Attempt]] = field(default_factory=lambda: defaultdict(list))
     violations: list[str] = field(default_factory=list)
@@ -95,6 +96,7 @@ class Judge:
         task = getattr(event, "task", None)
         if task is not None:
             self.tenants[task.id] = task.tenant
+            self.states[task.id] = task.state
         match event:
             case AttemptOpened(task=task, attempt=attempt):
                 if life < self.owner and attempt.started_at > self.taken_over_at:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from router.store.memory import MemoryStore
+from router.store.sqlite import Executor, SqliteStore, open_store
+from router.world import Store
+from tests.sim.loop import run_now
 from tests.sim.simulation import Engine
 
 
@@ -14,4 +20,42 @@ def memory(store: type[MemoryStore] = MemoryStore) -> Engine:
     return Engine(store=made, audit=made)
 
 
-ENGINES: Mapping[str, Callable[[], Engine]] = {"memory": memory}
+def sqlite() -> Engine:
+    """The real engine on a real file, executed inline; a crash rolls back, and the file is opened again."""
+    folder = Path(tempfile.mkdtemp(prefix="pointsman-sim-"))
+    reopening = Reopening(folder / "tasks.db")
+    return Engine(
+        store=reopening.store,
+        audit=reopening,
+        crash=reopening.crash,
+        reopen=reopening.open,
+        close=lambda: (reopening.close(), shutil.rmtree(folder))[0],
+    )
+
+
+class Reopening:
+    """The file as an auditor sees it: always the store that is open now."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.store: SqliteStore = run_now(open_store(path, executor=Executor.INLINE))
+
+    def __getattr__(self, verb: str) -> object:
+        """Give the verb of the store that is open."""
+        return getattr(self.store, verb)
+
+    def crash(self) -> None:
+        """Roll back and close, without any cleanup."""
+        self.store.crash()
+
+    def open(self) -> Store:
+        """Open the file again, as the next life does."""
+        self.store = run_now(open_store(self._path, executor=Executor.INLINE))
+        return self.store
+
+    def close(self) -> None:
+        """Close for good."""
+        run_now(self.store.close())
+
+
+ENGINES: Mapping[str, Callable[[], Engine]] = {"memory": memory, "sqlite": sqlite}

@@ -305,8 +305,7 @@ class Simulation:
         """Cancel once the task is in the wanted state, or after a while in any."""
         for _turn in range(1000):
             known = self.ids.get(action.number)
-            view = self.judge.row(known[1]) if known else None
-            if view is not None and view.task.state.value == action.when_state:
+            if known and self.judge.states.get(known[1]) == action.when_state:
                 break
             await asyncio.sleep({"pending": 0.005, "running": 0.1, "retrying": 0.01}.get(action.when_state, 3.0))
         known = self.ids.get(action.number)

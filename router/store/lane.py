@@ -1,0 +1,161 @@
+"""Lanes: who executes verbs. A thread that takes together what piled up while it was busy, or nobody but the caller.
+
+A lane is handed verbs one at a time and serves them in batches, so that verbs called at the same moment share a commit
+and a hop between threads. What came in during one turn of the event loop is one batch at least. Everything but
+`serve` runs on the event loop's thread, so that nothing here needs a lock. Knows no SQL. Floor 3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from router.store.verbs import Steps
+from router.world import Unavailable
+
+A = TypeVar("A")
+
+WAITING_MAX = 10_000
+BATCH_MAX = 256
+
+
+class Job:
+    """A verb on its way: its steps, and in the end its answer or its failure."""
+
+    __slots__ = ("answer", "failure", "future", "steps")
+
+    def __init__(self, steps: Steps[Any], future: asyncio.Future[Any] | None = None) -> None:
+        """Take up a verb; `future` is where its caller waits, None when the caller does not."""
+        self.steps = steps
+        self.future = future
+        self.answer: Any = None
+        self.failure: Exception | None = None
+
+
+# Serves a batch: sets each job's answer or failure, and returns how many seconds its commit took, None without one.
+Serve = Callable[[Sequence[Job]], "float | None"]
+
+
+class Lane(Protocol):
+    """Where verbs are executed."""
+
+    async def ask(self, steps: Steps[A]) -> A:
+        """Execute a verb and return its answer; `Unavailable` when the lane is closed, full, or cannot."""
+
+    def shut(self) -> None:
+        """Take no more verbs."""
+
+    async def finish(self) -> None:
+        """Wait until what was asked is done, and end whoever did it."""
+
+
+class InlineLane:
+    """Executes each verb at once, on the calling thread: for simulations, where nothing may wait."""
+
+    def __init__(self, serve: Serve, served: Callable[[float | None], None]) -> None:
+        """`served` is told after each batch."""
+        self._serve = serve
+        self._served = served
+        self._closed = False
+
+    async def ask(self, steps: Steps[A]) -> A:
+        """Execute a verb."""
+        _refuse_if(closed=self._closed)
+        job = Job(steps)
+        self._served(self._serve([job]))
+        if job.failure is not None:
+            raise job.failure
+        answer: A = job.answer
+        return answer
+
+    def shut(self) -> None:
+        """Take no more verbs."""
+        self._closed = True
+
+    async def finish(self) -> None:
+        """Everything was done when it was asked."""
+
+
+class ThreadLane:
+    """Executes verbs on a thread of its own, in the order they came, many at a time when many wait."""
+
+    def __init__(self, thread: ThreadPoolExecutor, serve: Serve, served: Callable[[float | None], None]) -> None:
+        """`thread` has exactly one worker. `served` is told after each batch, on the event loop's thread."""
+        self._thread = thread
+        self._serve = serve
+        self._served = served
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Job] = deque()
+        self._busy = False
+        self._due = False
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def ask(self, steps: Steps[A]) -> A:
+        """Put a verb in line and wait for its answer. A caller that gives up waiting does not undo it."""
+        _refuse_if(closed=self._closed)
+        if len(self._waiting) >= WAITING_MAX:
+            raise Unavailable(f"{WAITING_MAX} verbs are waiting for the database")
+        future: asyncio.Future[A] = self._loop.create_future()
+        self._waiting.append(Job(steps, future))
+        self._idle.clear()
+        if not self._busy and not self._due:
+            # Not at once: what else is asked in this turn of the loop shall share the batch.
+            self._due = True
+            self._loop.call_soon(self._begin)
+        return await future
+
+    def shut(self) -> None:
+        """Take no more verbs."""
+        self._closed = True
+
+    async def finish(self) -> None:
+        """Wait until the last verb is done; then the thread ends."""
+        await self._idle.wait()
+        self._thread.shutdown(wait=False)
+
+    def _begin(self) -> None:
+        """Hand over what waits."""
+        self._due = False
+        if self._busy or not self._waiting:
+            return
+        self._busy = True
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+        self._thread.submit(self._work, batch)
+
+    def _work(self, batch: list[Job]) -> None:
+        """Serve a batch (on the lane's thread)."""
+        seconds = None
+        try:
+            seconds = self._serve(batch)
+        except Exception as bug:  # noqa: BLE001 - nobody may wait for ever because of a mistake in `serve`
+            for job in batch:
+                job.failure = bug
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._end, batch, seconds)
+
+    def _end(self, batch: list[Job], seconds: float | None) -> None:
+        """Tell the callers, after the next batch is on its way."""
+        self._busy = False
+        self._begin()
+        if not self._busy:
+            self._idle.set()
+        for job in batch:
+            future = job.future
+            if future is None or future.done():
+                continue
+            if job.failure is None:
+                future.set_result(job.answer)
+            else:
+                future.set_exception(job.failure)
+        self._served(seconds)
+
+
+def _refuse_if(*, closed: bool) -> None:
+    if closed:
+        raise Unavailable("the store is closed")
