@@ -28,7 +28,7 @@ from router.policy import budget, route, verdict
 from router.policy.errors import IDEMPOTENCY_MISMATCH
 from router.policy.pace import Bucket, DrainRate
 from router.policy.route import Plan
-from router.policy.rules import Model, RetryUnknown, Rule
+from router.policy.rules import Model, Provider, RetryUnknown, Rule
 from router.provider import Kind
 from router.task import Error, Preferences, Priority, State, Task, cancelled, new_id
 from router.world import Admitted, Cancelled, Duplicate, OverBudget, Search, TaskView, TooLate
@@ -132,8 +132,7 @@ class Intake:
             case Admitted(row):
                 runtime.bus.emit(TaskAdmitted(runtime.now(), row))
                 first = plan.candidates[0] if plan.candidates else None
-                lane = first.provider.name if first is not None and not runtime.fleet.room(first.provider) else None
-                runtime.wait_in_queue(row, lane=lane)
+                runtime.wait_in_queue(row, lane=None if first is None else self._lane_of(first.provider))
                 runtime.world.mark("C1")
                 return Accepted(row)
             case Duplicate(row):
@@ -297,6 +296,12 @@ class Intake:
             task_id=task.id,
             priced_only=budget.applies(runtime.rules.budgets, shape, task.key_id),
         )
+
+    def _lane_of(self, provider: Provider) -> str | None:
+        """The lane of a provider that has no place now, or has others waiting for it; None: it may be taken at once."""
+        runtime = self.runtime
+        free = runtime.fleet.room(provider) and not runtime.queue.waiting_in(provider.name)
+        return None if free else provider.name
 
     def _planned(self, draft: Draft, task: Task) -> Plan | Refused:
         """See that somebody could do it; a request that nobody can do is refused before it costs a row."""

@@ -143,7 +143,7 @@ class Line:
         share = self.shares.get(tenant)
         if share is None:
             share = self.shares[tenant] = Share(tenant)
-            share.turn = self._passes.pop(tenant, 0.0)
+            share.turn = max(self._clock, self._passes.pop(tenant, 0.0))
             self._turns.put(share, share.turn)
         share.weight = weight
         share.add(seat)
