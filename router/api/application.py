@@ -1,0 +1,109 @@
+"""The aiohttp application: routes, request ids, and one place where all that goes wrong gets its body. Floor 3."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+from aiohttp.web_urldispatcher import MatchInfoError
+
+from router.api import errors, files, images, models, operations, tasks
+from router.api.auth import SERVICES
+from router.api.errors import Refusal
+from router.api.operations import OWN_LISTENER
+from router.api.replies import REQUEST_ID
+from router.api.services import Services
+from router.task import Error, new_id
+from router.world import Unavailable
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+HEADER_LINE_MAX: Final = 8190
+HEADER_FIELD_MAX: Final = 8190
+KEEPALIVE_S: Final = 75.0
+
+
+def build(services: Services, *, public: bool = True, admin: bool = True) -> web.Application:
+    """Make the application of one listener: the public routes, the operators' routes, or both."""
+    app = web.Application(middlewares=[_frame], client_max_size=64 << 20)
+    app[SERVICES] = services
+    app[OWN_LISTENER] = admin and not public
+    add = app.router
+    add.add_get("/healthz", operations.healthz)
+    add.add_get("/readyz", operations.readyz)
+    if public:
+        add.add_post("/v1/images/generations", images.generate)
+        add.add_post("/v1/tasks", tasks.create)
+        add.add_get("/v1/tasks", tasks.listing, allow_head=False)
+        add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)
+        add.add_post("/v1/tasks/{id}/cancel", tasks.cancel)
+        add.add_post("/v1/tasks/{id}/retry", tasks.retry)
+        add.add_get("/v1/files/{id}/{n}", files.read)
+        add.add_get("/v1/models", models.listing, allow_head=False)
+        add.add_get("/v1/models/{id:.+}", models.read, allow_head=False)
+        add.add_post("/v1/route/explain", operations.explain)
+    if admin:
+        add.add_get("/metrics", operations.metrics)
+        add.add_get("/admin/v1/config", operations.config_current)
+        add.add_get("/admin/v1/config/current", operations.config_current)
+        add.add_post("/admin/v1/config/check", operations.config_check)
+        add.add_post("/admin/v1/config/reload", operations.config_reload)
+        add.add_get("/admin/v1/providers", operations.providers)
+        add.add_get("/admin/v1/breakers", operations.providers)
+        add.add_post("/admin/v1/breakers/{provider}/{target}/{action}", operations.circuit)
+    return app
+
+
+@web.middleware
+async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id, answer every failure in the contract's form, count the exchange by its route."""
+    services = request.app[SERVICES]
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    request_id = request[REQUEST_ID] = new_id(services.now(), services.world.dice("requests"), "req_")
+    response = await _answer(request, handler, request_id)
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request_id
+    services.on_http(route_of(request), request.method, response.status, loop.time() - began_s)
+    return response
+
+
+async def _answer(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
+    try:
+        if isinstance(request.match_info, MatchInfoError):
+            redirected = _without_trailing_slash(request)
+            if redirected is not None:
+                return redirected
+        return await handler(request)
+    except Refusal as refusal:
+        return errors.answer_of(refusal, request_id)
+    except Unavailable:
+        message = "The store cannot be reached; nothing is known to have been accepted."
+        error = Error("unavailable", message, "unavailable", retryable=True)
+        return errors.answer_of(Refusal(error, retry_after_s=2.0), request_id)
+    except web.HTTPException as refused:
+        allowed = tuple(refused.allowed_methods) if isinstance(refused, web.HTTPMethodNotAllowed) else ()
+        return errors.answer_of(errors.of_http(refused.status, allowed), request_id)
+    except (ConnectionResetError, asyncio.CancelledError):
+        raise
+    except Exception as bug:  # noqa: BLE001 - the one boundary where a bug of a handler becomes an answer
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"a handler failed in {request_id} on {route_of(request)}", "exception": bug}
+        )
+        return errors.answer_of(errors.bug(), request_id)
+
+
+def _without_trailing_slash(request: web.Request) -> web.StreamResponse | None:
+    """A trailing slash is ignored: clients keep method and body over a 307."""
+    refused = request.match_info.http_exception
+    if refused is not None and refused.status == 404 and len(request.path) > 1 and request.path.endswith("/"):
+        return web.Response(status=307, headers={"Location": str(request.rel_url.with_path(request.path.rstrip("/")))})
+    return None
+
+
+def route_of(request: web.Request) -> str:
+    """The route's template, never the raw path, so that a label set stays small."""
+    resource = request.match_info.route.resource
+    return "other" if resource is None else resource.canonical

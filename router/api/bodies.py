@@ -1,0 +1,290 @@
+"""Reading requests: JSON within bounds, known fields checked by name, the extras of contract 5.4 taken apart.
+
+Unknown fields are kept for adapters that know them. What the contract has and this version has not yet is refused,
+never accepted and ignored. Nothing here asks the flow. Floor 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from router.api.errors import Refusal, invalid, not_yet
+from router.provider import Kind, parse_size
+from router.task import Error, Preferences, Priority, nanos_of
+
+IMAGE_BODY_MAX = 1 << 20
+TASK_BODY_MAX = 64 << 20
+DEPTH_MAX = 64
+PROMPT_MAX_CHARS = 32_000
+N_MAX = 10
+SECONDS_MAX = 7 * 86_400
+METADATA_MAX = 16
+EXTRAS = frozenset(
+    {
+        "priority",
+        "metadata",
+        "callback_url",
+        "callback_events",
+        "start_within",
+        "timeout",
+        "provider",
+        "async",
+        "stream",
+        "model",
+    }
+)
+QUALITIES = ("auto", "low", "medium", "high", "xhigh", "max", "standard", "hd")
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "quality": QUALITIES,
+    "background": ("auto", "opaque", "transparent"),
+    "output_format": ("png", "jpeg", "webp", "gif", "svg"),
+    "moderation": ("auto", "low"),
+    "response_format": ("url", "b64_json"),
+    "style": ("vivid", "natural"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prefer:
+    """The `Prefer` header (RFC 7240): `respond_async`, and `wait_s` or None."""
+
+    respond_async: bool = False
+    wait_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A submit as read: the upstream's fields, the model, and the extras."""
+
+    input: Mapping[str, Any]
+    model: str | None
+    asynchronous: bool
+    priority: Priority | None
+    metadata: Mapping[str, str]
+    preferences: Preferences
+    start_within_s: float | None
+    timeout_s: float | None
+    digest: str
+
+
+async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
+    """Read a JSON object of at most `max_bytes` and `DEPTH_MAX` levels; 400 or 413 in the contract's form else."""
+    if (request.content_length or 0) > max_bytes:
+        raise too_large(max_bytes)
+    pieces, size = [], 0
+    async for piece in request.content.iter_chunked(1 << 16):
+        size += len(piece)
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        pieces.append(piece)
+    try:
+        value = orjson.loads(b"".join(pieces))
+    except orjson.JSONDecodeError:
+        invalid(None, "The body is not valid JSON.", code="invalid_json")
+    if not isinstance(value, dict):
+        invalid(None, "The body must be a JSON object.", code="invalid_json")
+    if depth_of(value) > DEPTH_MAX:
+        invalid(None, f"The body is nested more than {DEPTH_MAX} levels deep.", code="invalid_json")
+    return value
+
+
+def too_large(max_bytes: int) -> Refusal:
+    """The 413 of this route."""
+    error = Error(
+        "too_large", f"The body is larger than {max_bytes} bytes.", "too_large", details={"max_bytes": max_bytes}
+    )
+    return Refusal(error)
+
+
+def depth_of(value: object) -> int:
+    """How deep a JSON value is nested, without recursion."""
+    deepest, todo = 0, [(value, 1)]
+    while todo:
+        one, depth = todo.pop()
+        deepest = max(deepest, depth)
+        if isinstance(one, dict):
+            todo.extend((inner, depth + 1) for inner in one.values())
+        elif isinstance(one, list):
+            todo.extend((inner, depth + 1) for inner in one)
+    return deepest
+
+
+def read_prefer(request: web.Request) -> Prefer:
+    """Read the `Prefer` header; what it does not understand is ignored, as RFC 7240 demands."""
+    respond_async, wait_s = False, None
+    for header in request.headers.getall("Prefer", ()):
+        for word in header.split(","):
+            name, _equals, value = word.strip().partition("=")
+            if name.lower() == "respond-async":
+                respond_async = True
+            elif name.lower() == "wait" and value.strip().strip('"').isdecimal():
+                wait_s = float(min(int(value.strip().strip('"')[:6]), 3600))
+    return Prefer(respond_async, wait_s)
+
+
+def read_idempotency_key(request: web.Request) -> str | None:
+    """Read the `Idempotency-Key` header: 1 to 255 printable characters."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= 255 or not key.isprintable():
+        invalid("Idempotency-Key", "Idempotency-Key must be 1 to 255 printable characters.")
+    return key
+
+
+def read_submission(body: Mapping[str, Any], kind: Kind, route: str, fields: Mapping[str, Any]) -> Submission:
+    """Read a submit. `body` holds the extras, `fields` the provider's (one mapping on the OpenAI surface)."""
+    said = {name: value for name, value in body.items() if value is not None}
+    if said.get("stream") not in (None, False):
+        not_yet("stream", "Streaming of images")
+    for name in ("callback_url", "callback_events"):
+        if name in said:
+            not_yet(name, "A webhook")
+    asynchronous = said.get("async", False)
+    if not isinstance(asynchronous, bool):
+        invalid("async", "async must be true or false.")
+    model = said.get("model")
+    if model is not None and (not isinstance(model, str) or not 1 <= len(model) <= 200):
+        invalid("model", "model must be a string of 1 to 200 characters.")
+    taken = {name: value for name, value in fields.items() if value is not None and name not in EXTRAS}
+    _check_image(taken)
+    return Submission(
+        input=taken,
+        model=model,
+        asynchronous=asynchronous,
+        priority=_read_priority(said.get("priority")),
+        metadata=_read_metadata(said.get("metadata", {})),
+        preferences=_read_preferences(said.get("provider", {})),
+        start_within_s=_read_seconds("start_within", said.get("start_within")),
+        timeout_s=_read_seconds("timeout", said.get("timeout")),
+        digest=digest_of(route, kind, model, taken),
+    )
+
+
+def digest_of(route: str, kind: Kind, model: str | None, fields: Mapping[str, Any]) -> str:
+    """Hash the canonical body (contract 5.4): parsed fields in order of name, without `async`, `stream` and extras."""
+    canonical = orjson.dumps([route, kind.value, model, fields], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(canonical).hexdigest()
+
+
+# -- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _check_image(fields: Mapping[str, Any]) -> None:
+    """Check the fields of openai-images.md section 3 that are there."""
+    prompt = fields.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        invalid("prompt", "prompt is required and must be a non-empty string.", code="missing_required_parameter")
+    if len(prompt) > PROMPT_MAX_CHARS:
+        invalid("prompt", f"prompt is longer than {PROMPT_MAX_CHARS} characters.")
+    _check_number(fields, "n", 1, N_MAX)
+    _check_number(fields, "output_compression", 0, 100)
+    _check_number(fields, "partial_images", 0, 3)
+    size = fields.get("size")
+    if size is not None and (not isinstance(size, str) or (size != "auto" and parse_size(size) is None)):
+        invalid("size", "size must be 'auto' or WIDTHxHEIGHT in pixels, such as '1024x1024'.")
+    for name, words in WORDS.items():
+        if name in fields and fields[name] not in words:
+            invalid(name, f"{name} must be one of {', '.join(words)}.")
+    for name in ("user", "safety_identifier"):
+        if name in fields and (not isinstance(fields[name], str) or len(fields[name]) > 512):
+            invalid(name, f"{name} must be a string of at most 512 characters.")
+
+
+def _check_number(fields: Mapping[str, Any], name: str, low: int, high: int) -> None:
+    value = fields.get(name)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        invalid(name, f"{name} must be a whole number from {low} to {high}.")
+
+
+def _read_priority(value: object) -> Priority | None:
+    if value is None:
+        return None
+    words = {priority.word: priority for priority in Priority}
+    if not isinstance(value, str) or value not in words:
+        invalid("priority", f"priority must be one of {', '.join(words)}.")
+    return words[value]
+
+
+def _read_metadata(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict) or len(value) > METADATA_MAX:
+        invalid("metadata", f"metadata must be an object of at most {METADATA_MAX} string pairs.")
+    for name, text in value.items():
+        if not isinstance(text, str) or len(name) > 64 or len(text) > 512:
+            invalid("metadata", "metadata keys have at most 64, values are strings of at most 512 characters.")
+    return value
+
+
+def _read_seconds(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= SECONDS_MAX:
+        invalid(name, f"{name} must be a number of seconds, more than 0 and at most {SECONDS_MAX}.")
+    return float(value)
+
+
+def _read_preferences(value: object) -> Preferences:
+    """Read the `provider` object of contract 5.4."""
+    if not isinstance(value, dict):
+        invalid("provider", "provider must be an object.")
+    known: Mapping[str, Callable[[str, object], object]] = {
+        "order": _names,
+        "only": _names,
+        "ignore": _names,
+        "allow_fallbacks": _flag,
+        "sort": _sort,
+        "max_price": _max_price,
+        "require_parameters": _flag,
+    }
+    read: dict[str, Any] = {}
+    for name, part in value.items():
+        if name not in known:
+            invalid(f"provider.{name}", f"provider has no field {name!r}; it takes {', '.join(known)}.")
+        if part is not None:
+            read[name] = known[name](f"provider.{name}", part)
+    return Preferences(**read)
+
+
+def _names(param: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > 64 or not all(isinstance(name, str) for name in value):
+        invalid(param, f"{param} must be a list of at most 64 provider or target names.")
+    return tuple(value)
+
+
+def _flag(param: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        invalid(param, f"{param} must be true or false.")
+    return value
+
+
+def _sort(param: str, value: object) -> str:
+    if value in {"latency", "success"}:
+        not_yet(param, f"Sorting by {value}")
+    if value != "price":
+        invalid(param, f"{param} must be one of price, latency, success.")
+    return "price"
+
+
+def _max_price(param: str, value: object) -> Mapping[str, int]:
+    if not isinstance(value, dict):
+        invalid(param, f"{param} must be an object.")
+    read: dict[str, int] = {}
+    for unit, amount in value.items():
+        where = f"{param}.{unit}"
+        if unit not in {"task", "image", "video_second"}:
+            invalid(where, f"{param} takes task, image and video_second.")
+        if isinstance(amount, bool) or not isinstance(amount, int | float | str):
+            invalid(where, f"{where} must be an amount in USD.")
+        try:
+            read[unit] = nanos_of(str(amount))
+        except ValueError:
+            invalid(where, f"{where} must be an amount in USD, not negative and not finer than a nano-USD.")
+    return read

@@ -1,0 +1,200 @@
+"""`POST /v1/images/generations`: sync for stock OpenAI SDKs, or at once with `"async": true` or `Prefer`. Floor 3.
+
+A sync call is a task plus a waiter (contract 5.1). A caller that goes away aborts nothing: its task runs on, and the
+repeat of the same request attaches to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from router.api import views
+from router.api.auth import SERVICES, caller_of
+from router.api.bodies import (
+    IMAGE_BODY_MAX,
+    Prefer,
+    Submission,
+    read_idempotency_key,
+    read_json,
+    read_prefer,
+    read_submission,
+)
+from router.api.dialects import dieyuyun, native, openai
+from router.api.errors import Refusal
+from router.api.replies import json_reply, request_id_of
+from router.api.services import Services
+from router.flow.intake import ATTACH_FOR_MS, Accepted, Draft, Refused
+from router.provider import Kind
+from router.task import Error, Priority, State, Task
+from router.world import TaskView
+
+ROUTE = "/v1/images/generations"
+LOOK_EVERY_S = 2.0  # how soon a waiting handler notices that its caller has gone
+
+
+async def generate(request: web.Request) -> web.StreamResponse:
+    """Take an image generation of the OpenAI surface."""
+    principal, services = caller_of(request), request.app[SERVICES]
+    prefer = read_prefer(request)
+    body = await read_json(request, IMAGE_BODY_MAX)
+    submission = read_submission(body, Kind.IMAGE_GENERATION, ROUTE, body)
+    at_once = submission.asynchronous or prefer.respond_async
+    wait_s = wait_of(services, prefer)
+    draft = Draft(
+        tenant=principal.tenant,
+        key_id=principal.key_id,
+        kind=Kind.IMAGE_GENERATION,
+        model=submission.model,
+        input=submission.input,
+        surface="dieyuyun" if submission.asynchronous else "openai",
+        route=ROUTE,
+        digest=submission.digest,
+        request_id=request_id_of(request),
+        priority=priority_of(submission, Priority.NORMAL if at_once else Priority.HIGH),
+        metadata=submission.metadata,
+        preferences=submission.preferences,
+        idempotency_key=read_idempotency_key(request),
+        start_within_s=submission.start_within_s,
+        timeout_s=submission.timeout_s,
+        wait_s=None if at_once else services.life.runtime.rules.defaults.sync_wait_s,
+        repeats=announces_repeat(request),
+    )
+    accepted = await submit(services, draft)
+    if submission.asynchronous:
+        reply = dieyuyun.submitted(accepted.task, request_id_of(request))
+        return json_reply(200, reply, replay_headers(accepted))
+    if prefer.respond_async:
+        return await accepted_reply(request, accepted, prefer_applied="respond-async")
+    return await wait_and_answer(request, accepted, prefer, wait_s)
+
+
+async def submit(services: Services, draft: Draft) -> Accepted:
+    """Ask the intake; a refusal is raised in the contract's form."""
+    answer = await services.life.intake.submit(draft)
+    if isinstance(answer, Refused):
+        raise Refusal(answer.error, retry_after_s=answer.retry_after_s)
+    return answer
+
+
+async def wait_and_answer(
+    request: web.Request, accepted: Accepted, prefer: Prefer, wait_s: float
+) -> web.StreamResponse:
+    """Hold the request until the task ends, the caller leaves, or the bound is reached."""
+    services, task = request.app[SERVICES], accepted.task
+    was_over = task.is_terminal
+    view = await wait_for_end(request, task, wait_s)
+    if view is None:
+        raise Refusal(Error("not_found", "The task is gone.", "not_found"))
+    if view.task.is_terminal:
+        services.life.intake.collected(task.tenant, task.digest)
+        return await ending_of(request, view, replayed=accepted.replayed and was_over)
+    if is_gone(request):
+        services.life.waiters.hung_up(view.task)
+        return web.Response(status=499)
+    if services.life.runtime.closing:
+        error = Error("unavailable", "The service is shutting down; the task goes on.", "unavailable", retryable=True)
+        raise Refusal(error, task_id=task.id, retry_after_s=2.0, should_retry=True)
+    if prefer.wait_s is not None:
+        return await accepted_reply(request, accepted, prefer_applied=f"wait={prefer.wait_s:g}")
+    services.life.intake.owe(task.tenant, task.digest, services.now() + ATTACH_FOR_MS)
+    message = "The task is not finished within the time this service holds a request; it goes on. Repeat to collect it."
+    raise Refusal(
+        Error("deadline_exceeded", message, "deadline_exceeded", retryable=True),
+        task_id=task.id,
+        retry_after_s=1.0,
+        should_retry=True,
+        headers={"Location": f"/v1/tasks/{task.id}"},
+    )
+
+
+async def wait_for_end(request: web.Request, task: Task, wait_s: float) -> TaskView | None:
+    """Wait up to `wait_s` for a task to end, the caller to leave or a drain; returns the row as it is then."""
+    services = request.app[SERVICES]
+    loop = asyncio.get_running_loop()
+    until = loop.time() + wait_s
+    with services.life.waiters.waiting(task.id) as ending:
+        view = await services.world.store.view(task.tenant, task.id)
+        while view is not None and not view.task.is_terminal:
+            left = min(until - loop.time(), LOOK_EVERY_S)
+            if left <= 0 or is_gone(request) or services.life.runtime.closing:
+                break
+            try:
+                async with asyncio.timeout(left):
+                    await ending.wait()
+            except TimeoutError:
+                continue
+            view = await services.world.store.view(task.tenant, task.id)
+        else:
+            return view
+    return await services.world.store.view(task.tenant, task.id)
+
+
+async def ending_of(request: web.Request, view: TaskView, *, replayed: bool) -> web.StreamResponse:
+    """Answer a sync call with what its task came to."""
+    task = view.task
+    if task.state is not State.SUCCEEDED:
+        if task.error is None:
+            gone = Error("expired", "The result was removed after its retention time.", "expired")
+            raise Refusal(gone, task_id=task.id)
+        raise views.refusal_of(request, view, replayed=replayed)
+    data = [await _image(request, task, index) for index in range(len(task.output))]
+    return json_reply(200, openai.images(task, data), views.task_headers(view, replayed=replayed))
+
+
+async def accepted_reply(request: web.Request, accepted: Accepted, prefer_applied: str | None = None) -> web.Response:
+    """202 with the native task."""
+    services, task = request.app[SERVICES], accepted.task
+    view = await services.world.store.view(task.tenant, task.id) or TaskView(task, ())
+    headers = {**replay_headers(accepted), "Location": f"/v1/tasks/{task.id}"}
+    if prefer_applied is not None:
+        headers["Preference-Applied"] = prefer_applied
+    return json_reply(202, native.render(view, views.sight_of(request, view)), headers)
+
+
+def replay_headers(accepted: Accepted) -> dict[str, str]:
+    """`X-Task-Id`, and `Idempotent-Replayed` where the ending of an earlier request is given again."""
+    replayed = {"Idempotent-Replayed": "true"} if accepted.replayed and accepted.task.is_terminal else {}
+    return {"X-Task-Id": accepted.task.id, **replayed}
+
+
+def wait_of(services: Services, prefer: Prefer) -> float:
+    """How long to hold a sync call: `sync_wait`, or less if the caller says so."""
+    bound = services.life.runtime.rules.defaults.sync_wait_s
+    return bound if prefer.wait_s is None else min(bound, prefer.wait_s)
+
+
+def priority_of(submission: Submission, usual: Priority) -> Priority:
+    """The caller's priority, else the surface's."""
+    return usual if submission.priority is None else submission.priority
+
+
+def announces_repeat(request: web.Request) -> bool:
+    """Whether the OpenAI SDK says that this is its own automatic repeat (openai-sdk-compat.md section 8)."""
+    count = request.headers.get("x-stainless-retry-count", "0")
+    return count.isdecimal() and int(count[:6]) > 0
+
+
+def is_gone(request: web.Request) -> bool:
+    """Whether the caller's connection is closed."""
+    return request.transport is None or request.transport.is_closing()
+
+
+async def _image(request: web.Request, task: Task, index: int) -> dict[str, Any]:
+    """One image of the reply: base64 by default (the gpt-image habit), a signed link on request."""
+    services, output = request.app[SERVICES], task.output[index]
+    image: dict[str, Any] = {}
+    if task.input.get("response_format") == "url":
+        image["url"] = views.link_of(services, views.base_of(request), task, output)
+    else:
+        content = await services.world.vault.read(output.key)
+        encoded = await services.world.offload(lambda: base64.b64encode(content))
+        # Base64 needs no JSON escapes, so the encoder may take the bytes as they are.
+        image["b64_json"] = orjson.Fragment(b'"' + encoded + b'"')
+    if output.revised_prompt is not None:
+        image["revised_prompt"] = output.revised_prompt
+    return image

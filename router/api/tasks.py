@@ -1,0 +1,199 @@
+"""The native task routes (contract 5.3): submit, read, list, cancel, retry. Reads call no writing verb. Floor 3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from router.api import images, links, views
+from router.api.auth import SERVICES, caller_of
+from router.api.bodies import TASK_BODY_MAX, read_idempotency_key, read_json, read_prefer, read_submission
+from router.api.dialects import native
+from router.api.errors import Refusal, invalid, not_yet
+from router.api.replies import json_reply, request_id_of
+from router.flow.intake import Draft
+from router.provider import Kind
+from router.task import Error, Priority, State
+from router.world import Cancelled, Search, TaskView, TooLate
+
+ROUTE = "/v1/tasks"
+LIMIT_MAX = 100
+NATIVE_FIELDS = frozenset(
+    {"kind", "model", "input", "priority", "metadata", "start_within", "timeout", "provider", "callback_url"}
+    | {"callback_events", "async", "stream"}
+)
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/tasks`: 202 with the task; `Prefer: wait=N` holds the answer until it ends."""
+    principal, services = caller_of(request), request.app[SERVICES]
+    prefer = read_prefer(request)
+    body = await read_json(request, TASK_BODY_MAX)
+    kind = _read_kind(body.get("kind"))
+    for name in body:
+        if name not in NATIVE_FIELDS:
+            invalid(name, f"A task has no field {name!r}; what the provider takes goes into input.")
+    fields = body.get("input")
+    if not isinstance(fields, dict):
+        invalid("input", "input is required and must be an object with the fields of the kind, such as prompt.")
+    submission = read_submission(body, kind, ROUTE, fields)
+    draft = Draft(
+        tenant=principal.tenant,
+        key_id=principal.key_id,
+        kind=kind,
+        model=submission.model,
+        input=submission.input,
+        surface="native",
+        route=ROUTE,
+        digest=submission.digest,
+        request_id=request_id_of(request),
+        priority=images.priority_of(submission, Priority.NORMAL),
+        metadata=submission.metadata,
+        preferences=submission.preferences,
+        idempotency_key=read_idempotency_key(request),
+        start_within_s=submission.start_within_s,
+        timeout_s=submission.timeout_s,
+        repeats=images.announces_repeat(request),
+    )
+    accepted = await images.submit(services, draft)
+    if prefer.wait_s is not None:
+        await images.wait_for_end(request, accepted.task, images.wait_of(services, prefer))
+    return await images.accepted_reply(request, accepted, None if prefer.wait_s is None else f"wait={prefer.wait_s:g}")
+
+
+async def read(request: web.Request) -> web.StreamResponse:
+    """`GET /v1/tasks/{id}` in the dialect the task came in by; `Prefer: wait=N` holds until it ends."""
+    principal, services = caller_of(request), request.app[SERVICES]
+    view = await services.world.store.view(principal.tenant, views.task_id_of(request))
+    if view is None:
+        raise no_such_task()
+    prefer = read_prefer(request)
+    if prefer.wait_s is not None and not view.task.is_terminal:
+        view = await images.wait_for_end(request, view.task, images.wait_of(services, prefer)) or view
+    return json_reply(200, views.render(request, view), {"X-Task-Id": view.task.id})
+
+
+async def listing(request: web.Request) -> web.StreamResponse:
+    """`GET /v1/tasks`: newest first, with filters and a signed cursor."""
+    principal, services = caller_of(request), request.app[SERVICES]
+    search = _read_search(request, principal.tenant)
+    found = await services.world.store.search(principal.tenant, search)
+    page = found[: search.limit - 1]
+    more = len(found) == search.limit
+    last = page[-1].task if page else None
+    cursor = None
+    if more and last is not None:
+        cursor = links.write_cursor(services.signing_secret, principal.tenant, last.created_at, last.id)
+    body = {
+        "object": "list",
+        "data": [native.render(view, views.sight_of(request, view)) for view in page],
+        "has_more": more,
+        "next_cursor": cursor,
+    }
+    return json_reply(200, body)
+
+
+async def cancel(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/tasks/{id}/cancel`: 200 with the task, also when it was cancelled before; 409 when it had ended."""
+    principal, services = caller_of(request), request.app[SERVICES]
+    task_id = views.task_id_of(request)
+    match await services.life.intake.cancel(principal.tenant, task_id):
+        case None:
+            raise no_such_task()
+        case TooLate(task) if task.state is not State.CANCELLED:
+            message = f"The task has already ended ({task.state.value})."
+            raise Refusal(Error("conflict", message, "conflict"), task_id=task.id)
+        case Cancelled(task=task) | TooLate(task=task):
+            view = await services.world.store.view(principal.tenant, task_id) or TaskView(task, ())
+            return json_reply(200, views.render(request, view), {"X-Task-Id": task.id})
+
+
+async def retry(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/tasks/{id}/retry`: a new task with a new bill, for a failed one only."""
+    principal, services = caller_of(request), request.app[SERVICES]
+    view = await services.world.store.view(principal.tenant, views.task_id_of(request))
+    if view is None:
+        raise no_such_task()
+    old = view.task
+    if old.state is not State.FAILED or not old.input:
+        message = f"Only a failed task can be retried; this one is {old.state.value}."
+        raise Refusal(Error("conflict", message, "conflict"), task_id=old.id)
+    draft = Draft(
+        tenant=principal.tenant,
+        key_id=principal.key_id,
+        kind=old.kind,
+        model=old.model,
+        input=old.input,
+        surface=old.surface,
+        route=old.route,
+        digest=old.digest,
+        request_id=request_id_of(request),
+        priority=old.priority,
+        metadata=old.metadata,
+        preferences=old.preferences,
+        idempotency_key=read_idempotency_key(request),
+        retry_of=old.id,
+    )
+    return await images.accepted_reply(request, await images.submit(services, draft))
+
+
+def no_such_task() -> Refusal:
+    """The same 404 for an unknown task and for another tenant's (promise 6)."""
+    return Refusal(Error("not_found", "There is no such task.", "not_found"))
+
+
+# -- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _read_kind(value: object) -> Kind:
+    known = {kind.value: kind for kind in Kind}
+    if not isinstance(value, str) or value not in known:
+        invalid("kind", f"kind must be one of {', '.join(known)}.")
+    if known[value] is not Kind.IMAGE_GENERATION:
+        not_yet("kind", f"The kind {value}")
+    return known[value]
+
+
+def _read_search(request: web.Request, tenant: str) -> Search:
+    """Read the filters; the page asks for one row more than it shows, to know whether there is another page."""
+    query: Mapping[str, str] = request.query
+    services = request.app[SERVICES]
+    status, limit, cursor = query.get("status"), query.get("limit", "20"), query.get("cursor")
+    states = {state.value: state for state in State}
+    if status is not None and status not in states:
+        invalid("status", f"status must be one of {', '.join(states)}.")
+    if not limit.isdecimal() or not 1 <= int(limit[:6]) <= LIMIT_MAX:
+        invalid("limit", f"limit must be a whole number from 1 to {LIMIT_MAX}.")
+    before = None
+    if cursor is not None:
+        before = links.read_cursor(services.signing_secret, tenant, cursor)
+        if before is None:
+            invalid("cursor", "cursor must be the next_cursor of an earlier page.")
+    key = query.get("idempotency_key")
+    if key is not None and not 1 <= len(key) <= 255:
+        invalid("idempotency_key", "idempotency_key must have 1 to 255 characters.")
+    return Search(
+        status=None if status is None else states[status],
+        model=query.get("model"),
+        provider=query.get("provider"),
+        created_after=_read_instant(query.get("created_after")),
+        idempotency_key=key,
+        before=before,
+        limit=int(limit) + 1,
+    )
+
+
+def _read_instant(text: str | None) -> int | None:
+    """Read RFC 3339 or seconds since the epoch."""
+    if text is None:
+        return None
+    try:
+        if text.isdecimal():
+            return int(text[:12]) * 1000
+        when: Any = datetime.fromisoformat(text)
+        return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        invalid("created_after", "created_after must be an RFC 3339 time or seconds since the epoch.")

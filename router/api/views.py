@@ -1,0 +1,127 @@
+"""Seeing a task as a caller does: its row in a dialect, with links, progress and place in the queue. Floor 3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from router.api import links
+from router.api.auth import SERVICES
+from router.api.dialects import dieyuyun, native
+from router.api.dialects.native import Sight
+from router.api.errors import Refusal, invalid, not_yet
+from router.api.services import Services
+from router.policy import route
+from router.task import Output, State, Task, bill, canonical_id, usd_of
+from router.world import TaskView
+
+DIALECTS = ("native", "dieyuyun", "pixapi", "worldrouter", "openai")
+PROGRESS_CAP = 95
+
+
+def base_of(request: web.Request) -> str:
+    """The base of links: `PUBLIC_URL`, else the request's own Host (contract 5.1)."""
+    services = request.app[SERVICES]
+    return services.public_url or f"{request.scheme}://{request.host}"
+
+
+def sight_of(request: web.Request, view: TaskView) -> Sight:
+    """Gather what of a task is not in its row."""
+    services = request.app[SERVICES]
+    task, runtime = view.task, services.life.runtime
+    position = runtime.queue.position(task.id) if task.state is State.PENDING else None
+    return Sight(
+        link=lambda output: link_of(services, base_of(request), task, output),
+        progress=_progress(services, view),
+        queue_position=position,
+        eta_s=_eta_s(services, view),
+    )
+
+
+def link_of(services: Services, base: str, task: Task, output: Output) -> str:
+    """Sign a link to an output, live for `link_ttl` and at most until the output goes."""
+    until = services.now() + round(services.life.runtime.rules.defaults.link_ttl_s * 1000)
+    if task.expires_at is not None:
+        until = min(until, task.expires_at)
+    return links.file_link(services.signing_secret, base, output.key, until // 1000)
+
+
+def dialect_of(request: web.Request, task: Task) -> str:
+    """Which dialect to answer in: the one asked for, else the one the task came in by."""
+    asked = request.query.get("view")
+    if asked is None:
+        return "dieyuyun" if task.surface == "dieyuyun" else "native"
+    if asked not in DIALECTS:
+        invalid("view", f"view must be one of {', '.join(DIALECTS)}.")
+    if asked not in {"native", "dieyuyun"}:
+        not_yet("view", f"The {asked} view")
+    return asked
+
+
+def render(request: web.Request, view: TaskView) -> dict[str, Any]:
+    """Render a task in the dialect of the request."""
+    sight = sight_of(request, view)
+    if dialect_of(request, view.task) == "dieyuyun":
+        return dieyuyun.render(view, sight)
+    return native.render(view, sight)
+
+
+def task_headers(view: TaskView, *, replayed: bool = False) -> dict[str, str]:
+    """`X-Task-Id`, the cost where it is known and new, and whether an ending was replayed (contract 5.3, 5.4)."""
+    headers = {"X-Task-Id": view.task.id}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+        return headers
+    total = usd_of(bill(view.task, view.attempts).total_nanos) if view.task.is_terminal else None
+    if total is not None:
+        headers["X-Cost-USD"] = headers["x-litellm-response-cost"] = total
+    return headers
+
+
+def refusal_of(request: web.Request, view: TaskView, *, replayed: bool = False) -> Refusal:
+    """The error of a task that ended without a result, for a caller who waited for it."""
+    services, task = request.app[SERVICES], view.task
+    error = task.error
+    if error is None:
+        raise AssertionError(task.state)
+    attempts = [
+        native.attempt(one, lambda output: link_of(services, base_of(request), task, output)) for one in view.attempts
+    ]
+    headers: Mapping[str, str] = {"Idempotent-Replayed": "true"} if replayed else {}
+    return Refusal(error, task_id=task.id, attempts=attempts, headers=headers)
+
+
+def task_id_of(request: web.Request) -> str:
+    """Read the id in the path, in any of its three spellings; an ill-formed one is as unknown as any other."""
+    return canonical_id(request.match_info["id"]) or request.match_info["id"][:64]
+
+
+def _progress(services: Services, view: TaskView) -> int:
+    """The upstream's own word, else elapsed time against what is usual for the target, capped (contract 5.3)."""
+    live = services.life.runtime.live.get(view.task.id)
+    said = 0 if live is None else live.progress
+    expected_s = _expected_s(services, view)
+    if not expected_s:
+        return said
+    return max(said, min(PROGRESS_CAP, int(100 * _elapsed_s(services, view) / expected_s)))
+
+
+def _eta_s(services: Services, view: TaskView) -> float | None:
+    """How long a running task should still take; None before enough has been seen of its target."""
+    expected_s = _expected_s(services, view)
+    return None if expected_s is None else round(max(0.0, expected_s - _elapsed_s(services, view)), 1)
+
+
+def _elapsed_s(services: Services, view: TaskView) -> float:
+    return max(0, services.now() - view.attempts[-1].started_at) / 1000
+
+
+def _expected_s(services: Services, view: TaskView) -> float | None:
+    """The median of what the running attempt's target takes; None below 20 samples."""
+    if view.task.state is not State.RUNNING or not view.attempts:
+        return None
+    last, runtime = view.attempts[-1], services.life.runtime
+    found = route.reconstruct(runtime.rules, view.task.model, last.provider, last.target, last.target_model)
+    return None if found is None else runtime.fleet.expected_s(found.provider, found.target)

@@ -1,0 +1,246 @@
+"""A daemon's inside for the API tests: real flow, memory store and vault, and a provider played by the test.
+
+`Desk` is the provider: each paid call takes the next answer from `answers` (or `fine`), and can be held open until the
+test lets it go. Nothing is patched: these are the parts that `World` asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from router.api.application import build
+from router.api.auth import hash_key
+from router.api.services import ReloadResult, Services
+from router.events import Bus
+from router.flow import life
+from router.outcome import Billed, Fail, FailureKind, fail
+from router.policy.rules import (
+    Breaker,
+    Credential,
+    Defaults,
+    Model,
+    OnFailure,
+    Price,
+    Provider,
+    Retry,
+    Rule,
+    Ruleset,
+    Strategy,
+    Target,
+    When,
+)
+from router.provider import (
+    Abilities,
+    AdapterFacts,
+    Call,
+    Done,
+    Handle,
+    Job,
+    Kind,
+    Media,
+    Polled,
+    Sizes,
+    Submitted,
+    Usage,
+)
+from router.store.memory import MemoryStore
+from router.world import WallClock, World, seeded_dice
+
+ADMIN_KEY = "pm_" + "a" * 8 + "_" + "b" * 52
+PEPPER = b"pepper-of-the-tests"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+FACTS = AdapterFacts(
+    slug="desk",
+    base_url="https://desk.invalid",
+    abilities={
+        "*": Abilities(
+            kinds=frozenset({Kind.IMAGE_GENERATION}),
+            max_n=4,
+            sizes=Sizes(named=frozenset({"auto", "1024x1024", "512x512"})),
+            fields=frozenset({"prompt", "n", "size", "quality", "response_format", "user"}),
+        )
+    },
+)
+
+
+@dataclass(slots=True)
+class Desk:
+    """The provider that a test plays."""
+
+    answers: list[Fail] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    facts: AdapterFacts = FACTS
+
+    def __post_init__(self) -> None:
+        """Answer at once, until the test closes the desk."""
+        self.open.set()
+
+    async def submit(self, job: Job, call: Call) -> Submitted:
+        """Take a job; answer when the desk is open."""
+        self.jobs.append(job)
+        await self.open.wait()
+        if self.answers:
+            return self.answers.pop(0)
+        picture = base64.b64encode(PNG).decode()
+        usage = Usage(input_tokens=10, output_tokens=100)
+        return Done(tuple(Media(b64=picture, revised_prompt="a better cat") for _ in range(job.n)), usage)
+
+    async def poll(self, handle: Handle, job: Job, call: Call) -> Polled:
+        """This provider is synchronous."""
+        raise AssertionError(handle)
+
+    async def cancel(self, handle: Handle, job: Job, call: Call) -> Fail | None:
+        """And has no cancel."""
+        raise AssertionError(handle)
+
+
+class DictVault:
+    """Objects in a dict."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    @asynccontextmanager
+    async def create(self, key: str) -> AsyncIterator[Any]:
+        pieces: list[bytes] = []
+
+        class Sink:
+            async def write(self, chunk: bytes | memoryview) -> None:
+                pieces.append(bytes(chunk))
+
+        yield Sink()
+        self.objects[key] = b"".join(pieces)
+
+    async def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        whole = self.objects[key]
+        return whole[start:] if length is None else whole[start : start + length]
+
+    async def size(self, key: str) -> int:
+        return len(self.objects[key])
+
+    async def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
+
+@dataclass(slots=True)
+class House:
+    """Everything a test may touch."""
+
+    client: TestClient[web.Request, web.Application]
+    desk: Desk
+    life: life.Life
+    store: MemoryStore
+    vault: DictVault
+    services: Services
+
+    @property
+    def url(self) -> str:
+        """Where the server listens."""
+        return str(self.client.make_url("")).rstrip("/")
+
+
+def ruleset(**changes: Any) -> Ruleset:
+    """One model `cat` on two targets of the desk, and a model of another kind."""
+    every = FACTS.abilities["*"]
+    providers = {
+        name: Provider(name, FACTS, "https://desk.invalid", (Credential("key", "secret"),), breaker=Breaker())
+        for name in ("one", "two")
+    }
+    targets = tuple(
+        Target(name, name, "upstream-cat", Price(image={"default": price}), every)
+        for name, price in (("one", 30_000_000), ("two", 50_000_000))
+    )
+    rule = Rule(0, When(), targets, Strategy.ORDERED, OnFailure.NEXT, None, Retry(backoff_first_s=0.01))
+    rules = Ruleset(
+        hash="test",
+        zone=UTC,
+        defaults=Defaults(),
+        providers=providers,
+        models={"cat": Model("cat", "image", (), rule), "film": Model("film", "video", (), rule)},
+        aliases={"dall-e-3": "cat"},
+        default_model={"image": "cat"},
+    )
+    return replace(rules, **changes)
+
+
+@asynccontextmanager
+async def open_house(
+    rules: Ruleset | None = None, *, auth: bool = False, store: MemoryStore | None = None
+) -> AsyncIterator[House]:
+    """Run the flow and its HTTP edge on a free port."""
+    desk, vault, kept = Desk(), DictVault(), store or MemoryStore()
+    world = World(
+        clock=WallClock(),
+        dice=seeded_dice(7),
+        call=_no_wire,
+        fetch=_NoFetch(),
+        store=kept,
+        vault=vault,
+        offload=_inline,
+        adapter=lambda _slug: desk,
+    )
+    running = await life.begin(world, Bus(), rules or ruleset(), replica="test")
+    services = Services(
+        life=running,
+        world=world,
+        public_url=None,
+        auth_required=auth,
+        admin_key_hash=hash_key(ADMIN_KEY, PEPPER),
+        signing_secret=b"signing-secret-of-the-tests",
+        pepper=PEPPER,
+        metrics=_metrics,
+        reload=_reload,
+        check_config=lambda _text: ReloadResult("test", changed=False),
+        config_info=lambda: {"hash": running.runtime.rules.hash},
+        ready_checks=_ready,
+        on_http=lambda _route, _method, _code, _seconds: None,
+    )
+    async with TestClient(TestServer(build(services))) as client:
+        yield House(client, desk, running, kept, vault, services)
+        desk.open.set()
+        await running.end(5.0)
+
+
+def failing(kind: FailureKind, **more: Any) -> Fail:
+    """An answer of the desk."""
+    return fail(kind, "the desk said so", **more)
+
+
+async def _no_wire(request: object, timeout_s: float) -> Any:
+    raise AssertionError(request, timeout_s)
+
+
+class _NoFetch:
+    def open(self, url: str, allowed_origin: str | None, timeout_s: float) -> Any:
+        raise AssertionError(url, allowed_origin, timeout_s)
+
+
+async def _inline(work: Any) -> Any:
+    return work()
+
+
+async def _metrics() -> tuple[bytes, str]:
+    return b"# nothing\n", "text/plain; version=0.0.4"
+
+
+async def _reload() -> ReloadResult:
+    return ReloadResult("test", changed=False)
+
+
+async def _ready() -> dict[str, str]:
+    return {"store": "ok"}
+
+
+__all__ = ["ADMIN_KEY", "PNG", "Billed", "FailureKind", "House", "failing", "open_house", "ruleset"]
