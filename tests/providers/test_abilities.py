@@ -1,0 +1,90 @@
+"""What each upstream model is said to do: sizes, counts and fields, as the providers' pages print them."""
+
+import pytest
+
+from providers import facts
+from router.provider import Kind
+
+# adapter, model, sizes that it honours, sizes that it does not
+SIZES = [
+    ("openai", "gpt-image-2", "auto 1024x1024 2048x2048 3840x2160 2160x3840 1536x512", "1000x1000 1552x512 3856x2160"),
+    ("openai", "gpt-image-2", "2880x2880", "3840x2176 4096x4096 1024 1024x 0x1024 1024X1024 -16x16"),
+    ("openai", "gpt-image-2.5-sunburst-2026-09-08", "1536x1024 2048x1152", "1537x1024"),
+    ("openai", "gpt-image-1.5", "auto 1024x1024 1536x1024 1024x1536", "2048x2048 1792x1024"),
+    ("openai", "chatgpt-image-latest", "1024x1536", "512x512"),
+    ("openai", "dall-e-3", "auto 1792x1024 1024x1792", "1536x1024"),
+    ("apiyi", "gpt-image-2", "auto 2048x2048", "2048x2050"),
+    ("apiyi", "gpt-image-2-all", "auto", "1024x1024"),
+    ("bfl", "flux-2-pro", "auto 64x64 1024x1024 2048x2048 4096x1024", "1000x1000 48x1024 2064x2048"),
+    ("bfl", "flux-2-klein-9b", "1024x1536", "1024x1530"),
+    ("bfl", "flux-pro-1.1", "auto 256x256 1440x1440 1024x768", "224x256 1472x1440 1040x1024"),
+    ("bfl", "flux-dev", "1024x1024", "1456x1024"),
+    ("bfl", "flux-pro-1.1-ultra", "auto", "1024x1024"),
+    ("bfl", "flux-kontext-max", "auto", "1024x1024"),
+]
+
+
+@pytest.mark.parametrize(("slug", "model", "honoured", "not_honoured"), SIZES)
+def test_a_size_is_taken_if_it_can_be_honoured(slug, model, honoured, not_honoured):
+    sizes = facts(slug).of_model(model).sizes
+    assert [size for size in honoured.split() if not sizes.fits(size)] == []
+    assert [size for size in not_honoured.split() if sizes.fits(size)] == []
+
+
+@pytest.mark.parametrize(
+    ("slug", "model", "max_n"),
+    [
+        ("openai", "gpt-image-2", 10),
+        ("openai", "dall-e-3", 1),
+        ("openai", "some-model-elsewhere", 10),
+        ("apiyi", "gpt-image-2", 10),
+        ("apiyi", "gpt-image-2-all", 1),
+        ("apiyi", "gpt-image-2-vip", 1),
+        ("apiyi", "flux-2-pro", 1),
+        ("bfl", "flux-2-pro", 1),
+        ("bfl", "flux-3-max", 1),
+    ],
+)
+def test_a_target_makes_so_many_at_a_time(slug, model, max_n):
+    assert facts(slug).of_model(model).max_n == max_n
+
+
+@pytest.mark.parametrize(
+    ("slug", "model", "taken", "dropped"),
+    [
+        (
+            "openai",
+            "gpt-image-2",
+            "prompt quality background output_format moderation user",
+            "style seed input_fidelity",
+        ),
+        ("openai", "dall-e-3", "prompt style quality", "background output_format"),
+        ("apiyi", "gpt-image-2-all", "prompt", "quality mask size background"),
+        ("apiyi", "gpt-image-2-vip", "prompt size", "quality mask"),
+        ("bfl", "flux-2-pro", "prompt size seed safety_tolerance output_format input_image_8", "quality style steps"),
+        ("bfl", "flux-2-flex", "steps guidance prompt_upsampling", "quality aspect_ratio"),
+        ("bfl", "flux-kontext-pro", "aspect_ratio input_image", "size raw"),
+        ("bfl", "flux-pro-1.1-ultra", "aspect_ratio raw image_prompt", "size steps"),
+    ],
+)
+def test_a_model_takes_the_fields_of_its_page(slug, model, taken, dropped):
+    fields = facts(slug).of_model(model).fields
+    assert set(taken.split()) <= fields
+    assert not set(dropped.split()) & fields
+
+
+@pytest.mark.parametrize(("slug", "model"), [("openai", "sdxl"), ("apiyi", "seedream-4")])
+def test_a_model_that_nobody_knows_gets_every_field(slug, model):
+    abilities = facts(slug).of_model(model)
+    assert abilities.fields is None
+    assert abilities.sizes is None
+
+
+def test_what_needs_an_image_is_not_offered_a_prompt():
+    assert facts("bfl").of_model("flux-pro-1.0-fill").kinds == frozenset()
+    assert facts("bfl").of_model("flux-2-pro").kinds == {Kind.IMAGE_GENERATION}
+
+
+def test_only_bfl_lets_refusals_go_free_and_nobody_knows_a_key_that_makes_a_repeat_safe():
+    assert [slug for slug in ("apiyi", "bfl", "openai") if facts(slug).refusals_free] == ["bfl"]
+    assert not any(facts(slug).idempotent for slug in ("apiyi", "bfl", "openai"))
