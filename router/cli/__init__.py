@@ -7,6 +7,14 @@ from typing import Annotated
 import typer
 
 from router import __version__
+from router.cli.check import check
+from router.cli.demo import demo
+from router.cli.environment import describe_settings
+from router.cli.explain import explain
+from router.cli.init import init
+from router.cli.schema import schema
+from router.cli.serve import serve
+from router.cli.simulate import simulate
 
 app = typer.Typer(
     name="pointsman",
@@ -14,7 +22,16 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
+app.command()(demo)
+app.command()(init)
+# \b keeps the table's lines as they are.
+app.command(epilog="\b\n" + describe_settings().replace("\n\n", "\n\n\b\n"))(serve)
+app.command()(check)
+app.command()(explain)
+app.command()(simulate)
+app.command()(schema)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ FLOORS = {
     **dict.fromkeys(("router.api", "router.watch", "router.store", "router.vault"), 3),
     **dict.fromkeys(("router.wire", "router.deliver", "router.fetch", "providers"), 3),
     **dict.fromkeys(("router.cli", "router.daemon", "router.reload", "router.settings", "router.__main__"), 4),
+    **dict.fromkeys(("router.keyring", "router.readings"), 4),
 }
 # The version alone, which anybody may read.
 BELOW_ALL = "router"

@@ -1,0 +1,94 @@
+"""One of every event, around one task that has a prompt and one attempt that failed."""
+
+from dataclasses import replace
+from typing import get_args
+
+from router.events import (
+    AccountRested,
+    AttemptAccepted,
+    AttemptEnded,
+    AttemptOpened,
+    BreakerMoved,
+    BudgetRefused,
+    BytesStored,
+    CallCut,
+    ConfigApplied,
+    ConfigRejected,
+    DrainStarted,
+    Event,
+    FailedOver,
+    QueueRefused,
+    Recovered,
+    TaskAdmitted,
+    TaskEnded,
+    TaskHeld,
+    TaskInterrupted,
+    TaskProgressed,
+    TaskRetrying,
+    TaskStarted,
+    TaskSwept,
+)
+from router.outcome import Billed
+from router.provider import Handle, Kind
+from router.task import Attempt, Priority, State, Task, accepted, ended
+
+AT = 1_795_176_000_000
+PROMPT = "a prompt that nobody else may read"
+TASK = Task(
+    id="task_" + "0" * 32,
+    tenant="studio",
+    kind=Kind.IMAGE_GENERATION,
+    model="m",
+    input={"prompt": PROMPT},
+    surface="openai",
+    route="/v1/images/generations",
+    priority=Priority.HIGH,
+    created_at=AT - 5_000,
+)
+INTENT = Attempt(
+    task_id=TASK.id,
+    tenant=TASK.tenant,
+    n=1,
+    provider="a",
+    target="a",
+    target_model="a-model",
+    account="#0",
+    base_url="http://127.0.0.1",
+    attempt_key="k",
+    started_at=AT - 4_000,
+    timeout_at=AT + 100_000,
+    rules_hash="0" * 16,
+)
+FAILURE = ended(INTENT, AT, "overloaded", Billed.NO, 0, http_status=503, detail="busy")
+SUCCESS = ended(INTENT, AT, "succeeded", Billed.YES, 40_000_000)
+DONE = replace(TASK, state=State.SUCCEEDED, completed_at=AT)
+FAILED = replace(TASK, state=State.FAILED, completed_at=AT)
+
+ONE_OF_EACH: tuple[Event, ...] = (
+    TaskAdmitted(AT, TASK),
+    TaskStarted(AT, TASK, 0.25),
+    TaskRetrying(AT, TASK, 0.5),
+    TaskInterrupted(AT, TASK),
+    TaskEnded(AT, DONE, State.RUNNING),
+    TaskSwept(AT, DONE),
+    TaskHeld(AT, TASK, 1.0),
+    TaskProgressed(AT, TASK, 40),
+    AttemptOpened(AT, TASK, INTENT),
+    AttemptAccepted(AT, TASK, accepted(INTENT, Handle("job-1"), AT)),
+    AttemptEnded(AT, TASK, FAILURE),
+    FailedOver(AT, TASK, "a", "b", "overloaded"),
+    BreakerMoved(AT, "a", "a", "a-model", "closed", "open", 30.0),
+    AccountRested(AT, "a", "#0", 600.0, "no credit left"),
+    BudgetRefused(AT, "studio", "tenant:studio", "day:2026-11-21", 5),
+    QueueRefused(AT, "studio", "per_tenant"),
+    BytesStored(AT, TASK.id, "a", 1234),
+    ConfigApplied(AT, "1" * 16, "0" * 16),
+    ConfigRejected(AT, ("routing.yaml:3: models.m: no targets",)),
+    DrainStarted(AT, 2),
+    CallCut(AT, TASK, INTENT, 30_000_000),
+    Recovered(AT, 1, 2, 3),
+)
+
+
+def list_event_types():
+    return set(get_args(Event))
