@@ -7,9 +7,10 @@ a warning and without credentials. Floor 1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from router.config.credentials import Absent, Sources, Unfit, find_address, find_secret, is_loopback, is_reference
-from router.config.models import MAX_CONCURRENCY, BreakerEntry, ProviderEntry, RoutingFile, said_or
+from router.config.models import BreakerEntry, ProviderEntry, RoutingFile, said_or
 from router.config.problems import Findings, Path
 from router.config.reading import Sound
 from router.policy.rules import Breaker, Credential, Provider
@@ -38,16 +39,10 @@ def compile_provider(
     credentials = _compile_credentials(keys, address, sources, findings)
     if facts is None or address is None or breaker is None or credentials is None:
         return None
-    return Provider(
-        name,
-        facts,
-        address,
-        credentials,
-        max_concurrency=said_or(entry.max_concurrency, MAX_CONCURRENCY),
-        rate=entry.rate_limit,
-        breaker=breaker,
-        retry_unknown=entry.retry_unknown,
+    provider = Provider(
+        name, facts, address, credentials, rate=entry.rate_limit, breaker=breaker, retry_unknown=entry.retry_unknown
     )
+    return provider if entry.max_concurrency is None else replace(provider, max_concurrency=entry.max_concurrency)
 
 
 def _compile_address(

@@ -100,14 +100,15 @@ def _compile_defaults(entry: DefaultsEntry, findings: Findings) -> Defaults:
 def _compile_budgets(sound: Sound[RoutingFile], findings: Findings) -> tuple[Budget, ...]:
     """Compile the budgets; one that can never count anything is a problem."""
     budgets: list[Budget] = []
-    known = {Scope.PROVIDER: _declared(sound, "providers"), Scope.MODEL: _declared(sound, "models")}
+    document = sound.document
+    known = {Scope.PROVIDER: document.keys_of(("providers",)), Scope.MODEL: document.keys_of(("models",))}
     seen: set[tuple[Scope, str, Window]] = set()
     for place, entry in sound.place(("budgets",), sound.value.budgets):
         match = said_or(entry.match, "*")
         names = known.get(entry.scope)
         if entry.scope is Scope.ALL and match != "*":
             findings.complain((*place, "match"), "has no meaning with scope all, which counts everything as one")
-        if names is not None and not any(fnmatchcase(name, match) for name in names):
+        if names and not any(fnmatchcase(name, match) for name in names):
             findings.complain((*place, "match"), f"fits no {entry.scope.value} of this file")
         if (entry.scope, match, entry.window) in seen:
             findings.complain(place, "the same scope, match and window stand above already")
@@ -142,14 +143,14 @@ class _Names:
 
     def is_declared(self, name: str) -> bool:
         """Whether the file has a model of this name, sound or not."""
-        return name in self.models or name in _declared(self.sound, "models")
+        return self.sound.has_entry("models", name)
 
     def check_aliases(self) -> dict[str, str]:
         """An alias stands for a model, and for no other alias."""
         aliases = self.sound.value.aliases
         for alias, name in aliases.items():
             place: Path = ("aliases", alias)
-            if self.is_declared(alias):
+            if self.sound.document.find(("models", alias)) is not None:
                 self.findings.complain(place, "there is a model of this name, which the alias would hide")
             elif name in aliases:
                 self.findings.complain(place, "stands for another alias: name the model itself")
@@ -183,11 +184,6 @@ class _Names:
             if not self.is_declared(name):
                 self.findings.warn(place, "there is no such model")
         return frozenset(name for _place, name in resolved)
-
-
-def _declared(sound: Sound[RoutingFile], section: str) -> tuple[str, ...]:
-    """Name the keys of a section as they are written, also of entries that have a problem."""
-    return sound.document.keys_of((section,))
 
 
 # -- references -------------------------------------------------------------------------------------------------------

@@ -55,17 +55,17 @@ class _Trial:
 
 def _list_gaps(trials: list[_Trial], rule: Rule, rules: Ruleset) -> Iterator[str]:
     """Group the shapes of a rule by who is left for them, and tell of groups of one or none."""
-    alone: dict[str, list[str]] = {}
-    locked: list[str] = []
-    beyond: list[str] = []
+    alone: dict[str, list[_Trial]] = {}
+    locked: list[_Trial] = []
+    beyond: list[_Trial] = []
     for trial in trials:
         able, usable = _find_servers(rule, rules, trial.shape)
         if not usable:
-            (locked if able else beyond).append(trial.words)
+            (locked if able else beyond).append(trial)
         elif len(usable) == 1:
-            alone.setdefault(usable[0], []).append(trial.words)
-    for name, words in alone.items():
-        yield f"no fallback: only {name} can serve {_enumerate(words, trials)}"
+            alone.setdefault(usable[0], []).append(trial)
+    for name, group in alone.items():
+        yield f"no fallback: only {name} can serve {_enumerate(group, trials)}"
     if locked:
         yield f"nobody can serve {_enumerate(locked, trials)}: no target that could has a credential"
     if beyond:
@@ -75,15 +75,15 @@ def _list_gaps(trials: list[_Trial], rule: Rule, rules: Ruleset) -> Iterator[str
 def _list_unpriced(trials: list[_Trial], rule: Rule, rules: Ruleset) -> Iterator[str]:
     """Tell of targets that have a price, and none for some of the shapes that they could serve."""
     for target in rule.targets:
-        words = [
-            trial.words
+        group = [
+            trial
             for trial in trials
             if target.price is not None
             and quote(target.price, trial.shape) is None
             and target.name in _find_servers(rule, rules, trial.shape)[0]
         ]
-        if words:
-            yield f"{target.name} has no price for {_enumerate(words, trials)}: left out wherever a budget applies"
+        if group:
+            yield f"{target.name} has no price for {_enumerate(group, trials)}: left out wherever a budget applies"
 
 
 def _find_servers(rule: Rule, rules: Ruleset, shape: Shape) -> tuple[list[str], list[str]]:
@@ -143,9 +143,14 @@ def _further_counts(rule: Rule) -> tuple[int, ...]:
     return (2,) if len(most) > 1 else ()
 
 
-def _enumerate(words: list[str], trials: list[_Trial]) -> str:
-    """Name some of the trials, or all of them at once."""
-    if len(words) == len(trials):
+def _enumerate(group: list[_Trial], trials: list[_Trial]) -> str:
+    """Name some of the trials: all of them at once, a kind as a whole, or each."""
+    if len(group) == len(trials):
         return "these requests"
+    words: list[str] = []
+    for kind in dict.fromkeys(trial.shape.kind for trial in group):
+        own = [trial.words for trial in group if trial.shape.kind is kind]
+        whole = len(own) == sum(trial.shape.kind is kind for trial in trials)
+        words += [kind.value] if whole else own
     more = f" and {len(words) - SHAPES_NAMED} more" if len(words) > SHAPES_NAMED else ""
     return ", ".join(words[:SHAPES_NAMED]) + more

@@ -36,7 +36,6 @@ from router.task import Priority
 CATALOGUE = "catalogue"
 SURFACES = ("native", "openai", "dieyuyun", "pixapi", "worldrouter")
 FAMILIES = ("image", "video", "chat")
-MAX_CONCURRENCY = 16  # of a provider that does not say
 LATER_STRATEGIES = ("fastest", "success", "balanced")
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"
@@ -200,7 +199,7 @@ class ProviderEntry(Entry):
         None, description="several accounts, in place of api_key", repr=False, min_length=1, max_length=100
     )
     max_concurrency: Annotated[int, whole(1, 10_000)] | None = Field(
-        None, description=f"attempts at the same time; default {MAX_CONCURRENCY}"
+        None, description="attempts at the same time; default 16"
     )
     rate_limit: RateWord | None = Field(None, description="starts in a time, such as 50/1m")
     breaker: BreakerEntry = Field(BreakerEntry(), description="the circuit breaker of each of its targets")
@@ -330,16 +329,16 @@ class DefaultsEntry(Entry):
     """Times and bounds of the daemon."""
 
     sync_wait: Annotated[float, duration("1s", "1h")] | None = Field(
-        None, description="the longest wait of a synchronous call; default 540s"
+        None, description=f"the longest wait of a synchronous call; default {_DEFAULTS.sync_wait_s:g}s"
     )
     link_ttl: Annotated[float, duration("1s", "365d")] | None = Field(
-        None, description="life of a link to a result; default 24h"
+        None, description=f"life of a link to a result; default {_DEFAULTS.link_ttl_s / 3600:g}h"
     )
     retention: Annotated[float, duration("1s", "3650d")] | None = Field(
-        None, description="how long results and inputs are kept; default 30d"
+        None, description=f"how long results and inputs are kept; default {_DEFAULTS.retention_s / 86_400:g}d"
     )
     row_retention: Annotated[float, duration("1s", "36500d")] | None = Field(
-        None, description="how long records without them are kept; default 400d"
+        None, description=f"how long records without them are kept; default {_DEFAULTS.row_retention_s / 86_400:g}d"
     )
     queue: QueueEntry = QueueEntry()
 

@@ -45,6 +45,14 @@ class Sound(Generic[M]):
         """Tell whether nothing was left out at this place or below it."""
         return path not in self.torn
 
+    def has_entry(self, section: str, name: str) -> bool:
+        """Tell whether a section of the file has an entry of this name, sound or not.
+
+        True for every name if the section itself is wrong or missing: that is reported, and nothing else for it.
+        """
+        names = self.document.find((section,))
+        return not isinstance(names, Keys) or not names.entries or name in names.entries
+
     def place(self, path: Path, items: Sequence[T]) -> list[tuple[Path, T]]:
         """Pair the items of a list with their places in the document."""
         if any(path[:length] in self.left_out for length in range(len(path) + 1)):
@@ -65,27 +73,33 @@ def read_into(
     for key in stand_ins.keys() - document.root.entries.keys():
         findings.complain((key,), "is missing")
     left_out: set[Path] = set()
-    torn: frozenset[Path] = frozenset()
+    torn: set[Path] = set()
     for _round in range(ROUNDS_MAX):
         values = {**stand_ins, **_values_of(document.root, left_out)}
         try:
-            return Sound(model.model_validate(values), document, frozenset(left_out), torn)
+            return Sound(model.model_validate(values), document, frozenset(left_out), frozenset(torn))
         except ValidationError as invalid:
             errors = invalid.errors(include_input=False, include_url=False)
         reader = _Round(model, document, frozenset(left_out), torn)
-        left_out |= {reader.report(error, findings) for error in errors}
-        torn = frozenset(place[:length] for place in left_out for length in range(len(place) + 1))
+        # The deepest first: a list whose only item does not fit is not blamed for being empty, too.
+        for error in sorted(errors, key=lambda error: -len(error["loc"])):
+            place = reader.report(error, findings)
+            left_out.add(place)
+            torn.update(place[:length] for length in range(len(place) + 1))
     raise AssertionError("each round leaves something out, and a document has few levels")
 
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """One reading of what is left. `kept` remembers which items of a list were read, as a list may have many errors."""
+    """One reading: what was left out of it, and what is torn by now.
+
+    `kept` remembers which items of a list were read, as a list may have many errors.
+    """
 
     model: type[BaseModel]
     document: Document
     left_out: frozenset[Path]
-    torn: frozenset[Path]
+    torn: AbstractSet[Path]
     kept: dict[Path, list[Path]] = field(default_factory=dict)
 
     def report(self, error: ErrorDetails, findings: Findings) -> Path:

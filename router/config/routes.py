@@ -188,8 +188,8 @@ def _compile_target(path: Path, entry: TargetEntry, family: str, around: Surroun
     """Compile a target; None when its provider is not there or not sound, or cannot do anything of the family."""
     provider = around.providers.get(entry.provider)
     if provider is None:
-        names = around.sound.document.keys_of(("providers",))
-        if entry.provider not in names:
+        if not around.sound.has_entry("providers", entry.provider):
+            names = around.sound.value.providers
             around.findings.complain((*path, "provider"), f"there is no such provider; there are {_enumerate(names)}")
         return None
     abilities = _find_abilities(provider.adapter, entry.model)

@@ -24,7 +24,11 @@ ADAPTERS = {
     "bfl": AdapterFacts(
         "bfl",
         "https://api.bfl.example",
-        {"flux-fill": Abilities(frozenset()), "flux-*": Abilities(IMAGES, sizes=SQUARE)},
+        {
+            "flux-fill": Abilities(frozenset()),
+            "flux-small": Abilities(IMAGES, sizes=SQUARE),
+            "flux-*": Abilities(IMAGES | {Kind.IMAGE_EDIT}, max_n=10, sizes=SQUARE),
+        },
         refusals_free=True,
     ),
     "homeless": AdapterFacts("homeless", None, {"*": Abilities(IMAGES)}),
@@ -101,3 +105,13 @@ def with_rule(rule):
 def with_key(line):
     """SMALL with one more line at the end, at the top level; it stands in line 11."""
     return f"{SMALL}{line}\n"
+
+
+def with_provider(keys):
+    """SMALL with another provider, in YAML's flow form without braces; it stands in line 5."""
+    return SMALL.replace("models:", f"  other: {{{keys}}}\nmodels:", 1)
+
+
+def with_target(keys):
+    """SMALL with another target, in YAML's flow form without braces; it stands in line 11."""
+    return f"{SMALL}      - {{{keys}}}\n"
