@@ -113,13 +113,13 @@ class Posting:
     gone: tuple[Hold, ...] = ()
 
     def changes(self) -> Mapping[Pair, tuple[int, int]]:
-        """Sum what the lines change of each balance: (held, spent) in nano-USD."""
+        """Sum what the lines change of each balance: (held, spent) in nano-USD. Balances that stay are left out."""
         sums: dict[Pair, tuple[int, int]] = {}
         for line in self.lines:
             if line.budget:
                 held, spent = sums.get((line.budget, line.window), (0, 0))
                 sums[(line.budget, line.window)] = (held + line.held_delta, spent + (line.spent_delta or 0))
-        return sums
+        return {pair: change for pair, change in sums.items() if change != (0, 0)}
 
 
 Balances = Mapping[Pair, Balance]

@@ -60,15 +60,16 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         """Take the lock or raise `CannotOpen` with the holder's process id."""
-        self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = os.open(f"{path.resolve()}.lock", os.O_RDWR | os.O_CREAT, 0o600)  # one lock for all its names
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
             os.close(self._file)
             raise CannotOpen(f"{path}: another daemon (process {holder}) is using this database") from None
-        os.ftruncate(self._file, 0)
-        os.write(self._file, f"{os.getpid()}\n".encode())
+        with suppress(OSError):  # on a full disk the lock holds all the same, without a name
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Let another daemon have it. The file stays: removing it could take it from under a third one."""
@@ -89,7 +90,8 @@ class Database:
         self.readers: list[sqlite3.Connection] = []
         try:
             self.writer = _open_for_writing(path, max_page_count)
-            self.readers = [_connect(f"file:{quote(str(path))}?mode=ro", uri=True) for _ in range(readers)]
+            for _ in range(readers):
+                self.readers.append(_connect(f"file:{quote(str(path))}?mode=ro", uri=True))
         except (OSError, sqlite3.Error, SchemaRefused) as broken:
             self.close()
             reason = broken.strerror if isinstance(broken, OSError) else broken
@@ -198,8 +200,12 @@ def _connect(place: str, *, uri: bool = False) -> sqlite3.Connection:
         cached_statements=STATEMENTS_MAX,
         uri=uri,
     )
-    connection.execute("pragma cache_size = -16384")  # KiB
-    connection.execute("pragma temp_store = memory")
+    try:
+        connection.execute("pragma cache_size = -16384")  # KiB
+        connection.execute("pragma temp_store = memory")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

@@ -12,6 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -237,4 +238,5 @@ class SqliteStore:
     def _served(self, seconds: float | None) -> None:
         """A batch is done; `seconds` is what its commit took, None for reads."""
         if seconds is not None:
-            self.on_commit(seconds)
+            with suppress(Exception):  # whoever watches must not steer
+                self.on_commit(seconds)
