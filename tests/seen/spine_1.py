@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.leftovers import MARK
 from tests.seen.stage import Findings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,9 @@ async def show(*, short: bool = False) -> int:
             place = Path(folder) / "clone"
             subprocess.run(["git", "clone", "--quiet", str(ROOT), str(place)], check=True)
             command = ["make", "demo", "ARGS=--once", f"PYTHON={sys.executable}"]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
+        environ = {
+            name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_") or name == MARK
+        }
         environ |= {"COLUMNS": "200", "TMPDIR": folder}
         environ.pop("VIRTUAL_ENV", None)
         process = await asyncio.create_subprocess_exec(

@@ -7,11 +7,15 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from providers import simulated
+from router.flow.intake import Accepted, Draft
+from router.provider import Kind
+from tests.daemons import running_daemon
 from tests.seen.stage import Findings, Stage, all_ended, read_task, staged
 
 TARGETS = """      - {{provider: alpha, model: gpt-image-2, price: {{image: {{default: 0.05}}}}}}
@@ -74,11 +78,8 @@ CASES = (
     Case("high quality", "alpha", {"size": "512x512", "quality": "high"}),
     Case("metadata team=ads", "beta", {"size": "1024x1024"}, {"team": "ads"}),
     Case("low priority takes the cheapest", "beta", {"size": "1024x1024"}, priority="low"),
-    Case("metadata of another team", "alpha", {"size": "1024x1024"}, {"team": "sales"}),
 )
-TENANT_CASE = Case(
-    "tenant studio-7 (explain only: tenant keys come later)", "gamma", {"size": "1024x1024"}, tenant="studio-7"
-)
+TENANT_CASE = Case("tenant studio-7", "gamma", {"size": "1024x1024"}, tenant="studio-7")
 
 
 async def show(*, short: bool = False) -> int:
@@ -97,9 +98,9 @@ async def show(*, short: bool = False) -> int:
                 went = await send(stage, client, case)
                 findings.show(case.name, f"explain {said}, went to {went}")
                 findings.expect(said == went == case.expected, f"{case.name}: {case.expected}, not {said} and {went}")
-            said = await explain(stage, TENANT_CASE)
-            findings.show(TENANT_CASE.name, f"explain {said}")
-            findings.expect(said == "gamma", "the rule of a tenant is explained")
+            said, went = await explain(stage, TENANT_CASE), await send_as_tenant(stage.folder, TENANT_CASE)
+            findings.show(TENANT_CASE.name, f"explain {said}, went to {went}")
+            findings.expect(said == went == "gamma", f"{TENANT_CASE.name}: gamma, not {said} and {went}")
             await edit(stage, client, config)
             case = CASES[0]
             said, went = await explain(stage, case), await send(stage, client, case)
@@ -132,6 +133,32 @@ async def send(stage: Stage, client: aiohttp.ClientSession, case: Case) -> str:
     await all_ended(client, stage.url, [answer["id"]])
     task = await read_task(client, stage.url, answer["id"])
     return str(task["attempts"][0]["provider"])
+
+
+async def send_as_tenant(folder: Path, case: Case) -> str:
+    """Send a request as another tenant. Keys of tenants come in a later version, so it enters below HTTP.
+
+    The daemon is a second one with the same routing file and a data directory of its own.
+    """
+    async with running_daemon(folder, data_dir=folder / "tenant", auth="disabled") as daemon:
+        draft = Draft(
+            tenant=case.tenant,
+            kind=Kind.IMAGE_GENERATION,
+            model="picture",
+            input={"prompt": case.name, **case.input},
+            surface="native",
+            route="/v1/tasks",
+            digest="tenant",
+            request_id="req_tenant",
+        )
+        accepted = await daemon.life.intake.submit(draft)
+        assert isinstance(accepted, Accepted), accepted
+        async with asyncio.timeout(60):
+            while True:
+                view = await daemon.life.runtime.world.store.view(case.tenant, accepted.task.id)
+                if view is not None and view.task.is_terminal:
+                    return view.attempts[0].provider
+                await asyncio.sleep(0.05)
 
 
 async def edit(stage: Stage, client: aiohttp.ClientSession, config: str) -> None:

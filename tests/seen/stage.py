@@ -17,6 +17,8 @@ from typing import Any
 
 import aiohttp
 
+from tests.leftovers import MARK
+
 READY_WITHIN_S = 60.0
 ENDED = {"succeeded", "failed", "cancelled", "expired"}
 
@@ -43,7 +45,7 @@ class Stage:
         self.write_config(self.config)
         log = (self.folder / "daemon.log").open("ab")
         environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")},
+            **{name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_") or name == MARK},
             "POINTSMAN_DATA_DIR": str(self.folder / "data"),
             "POINTSMAN_CONFIG": str(self.folder / "routing.yaml"),
             "POINTSMAN_PORT": str(self.port),
