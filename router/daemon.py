@@ -115,21 +115,25 @@ async def serve(settings: Settings, *, on_ready: Callable[[Daemon], None] | None
     """Run until SIGTERM or SIGINT, then drain; a second signal cuts the drain. SIGHUP reloads the routing file."""
     loop = asyncio.get_running_loop()
     ending, reloads = asyncio.Event(), set[asyncio.Task[ReloadResult]]()
-    daemon = await Daemon.start(settings)
+    daemon: Daemon | None = None
 
     def end() -> None:
-        if ending.is_set():
+        if ending.is_set() and daemon is not None:
             daemon.cut()
         ending.set()
 
     def reload() -> None:
+        if daemon is None:
+            return  # it is reading the file anyway
         reloading = asyncio.create_task(daemon.reload())
         reloads.add(reloading)
         reloading.add_done_callback(reloads.discard)
 
+    # Before anybody is told that it listens: a signal must not meet the default action, which is to die.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, reload)
+    daemon = await Daemon.start(settings)
     if on_ready is not None:
         on_ready(daemon)
     await ending.wait()
