@@ -96,11 +96,18 @@ class Dispatcher:
         for task_id, driving in tuple(self._driving.items()):
             live = self.runtime.live.get(task_id)
             if live is not None and live.phase is Phase.SUBMITTING:
-                view = await self.runtime.world.store.view(live.tenant, task_id)
-                if view is not None and view.attempts:
-                    run.cut(self.runtime, view.task, view.attempts[-1])
+                await self._tell_cut(live.tenant, task_id)
             driving.cancel()
         await asyncio.gather(*self._driving.values(), return_exceptions=True)
+
+    async def _tell_cut(self, tenant: str, task_id: str) -> None:
+        """Tell which call is cut; without a store it is cut all the same."""
+        try:
+            view = await self.runtime.world.store.view(tenant, task_id)
+        except Unavailable:
+            return
+        if view is not None and view.attempts:
+            run.cut(self.runtime, view.task, view.attempts[-1])
 
     # -- taking -----------------------------------------------------------------------------------------------------
 

@@ -211,7 +211,8 @@ class Judge:
                 # An interrupted attempt leaves a hold and its release behind, and its number is used again.
                 mine = [line.entry for line in lines if line.n == one.n and line.budget == budget]
                 held = mine.count("hold") - mine.count("settle") - mine.count("release")
-                still = one.state is not AttemptState.ENDED or one.billing is Billed.UNKNOWN
+                elsewhere = budget.startswith("provider:") and budget != f"provider:{one.provider}"
+                still = not elsewhere and (one.state is not AttemptState.ENDED or one.billing is Billed.UNKNOWN)
                 if held != (1 if still else 0):
                     self.blame("I8 settle", f"{view.task.id} attempt {one.n}: {mine} of {budget}")
         spent = sum(line.spent_delta or 0 for line in lines if line.entry == "spend")
