@@ -157,16 +157,21 @@ def judge(text: str, name: str, folder: Path) -> Read | Bad:
         with (folder / path).open(encoding="utf-8") as file:
             return file.read(SECRET_MAX_CHARS + 1).strip()
 
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    try:
+        environ = _read_environment()
+    except (OSError, UnicodeDecodeError):
+        return Bad((".env: cannot be read",), f"{digest} .env")
     loaded = config.load(
         text,
         source=name,
-        environ=_read_environment(),
+        environ=environ,
         read_secret=read_secret,
         adapter=providers.facts,
         catalogue=read_shipped(CATALOGUE),
     )
     if loaded.ruleset is None:
-        return Bad(tuple(str(problem) for problem in loaded.problems), hashlib.sha256(text.encode()).hexdigest())
+        return Bad(tuple(str(problem) for problem in loaded.problems), digest)
     return Read(loaded.ruleset, tuple(str(warning) for warning in loaded.warnings))
 
 

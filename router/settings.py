@@ -117,6 +117,13 @@ class Settings(BaseSettings):
             raise ValueError("POINTSMAN_AUTH=disabled needs a loopback POINTSMAN_HOST, such as 127.0.0.1")
         return self
 
+    @model_validator(mode="after")
+    def _demand_admin_port(self) -> Self:
+        """An address alone would be ignored, and the operators' routes would stay where everybody is."""
+        if self.admin_host is not None and self.admin_port is None:
+            raise ValueError("POINTSMAN_ADMIN_HOST needs POINTSMAN_ADMIN_PORT")
+        return self
+
     @property
     def admin_listener(self) -> tuple[str, int] | None:
         """Host and port of the listener for admin and metrics, None when everything is on the one port."""

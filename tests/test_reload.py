@@ -84,6 +84,18 @@ async def test_a_missing_file_changes_nothing(tmp_path):
         assert daemon.life.runtime.rules is before
 
 
+async def test_an_env_file_that_is_no_text_changes_nothing_and_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_routing(tmp_path)
+    async with running_daemon(tmp_path) as daemon:
+        before = daemon.life.runtime.rules
+        (tmp_path / ".env").write_bytes(b"\xff\xfe")
+        result = await daemon.reload()
+
+        assert result.problems == (".env: cannot be read",)
+        assert daemon.life.runtime.rules is before
+
+
 async def test_the_same_file_again_does_nothing(tmp_path):
     write_routing(tmp_path)
     async with running_daemon(tmp_path) as daemon:

@@ -76,6 +76,10 @@ def test_without_keys_only_loopback_is_served(host):
     assert "POINTSMAN_AUTH=disabled" in problems(auth="disabled", admin_host=host, admin_port=1)[0]
 
 
+def test_an_address_for_operators_without_a_port_is_refused_rather_than_ignored():
+    assert problems(admin_host="127.0.0.1") == ("POINTSMAN_ADMIN_HOST needs POINTSMAN_ADMIN_PORT",)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_without_keys_loopback_is_served(host):
     assert load_settings(auth="disabled", host=host).auth == "disabled"

@@ -11,7 +11,10 @@ from router.cli.complaint import complain
 
 
 def check(
-    file: Annotated[Path | None, typer.Argument(help="The routing file; POINTSMAN_CONFIG if not given.")] = None,
+    file: Annotated[
+        # `readable` off: the command itself says what is wrong with the file, as of any other problem with it.
+        Path | None, typer.Argument(readable=False, help="The routing file; POINTSMAN_CONFIG if not given.")
+    ] = None,
 ) -> None:
     """Validate a routing file. Exit code 1 if anything is wrong with it."""
     from router.reload import Bad, read_rules, try_out

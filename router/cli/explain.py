@@ -34,7 +34,9 @@ def explain(
     only: Annotated[list[str] | None, typer.Option(help="Provider to keep to; may be repeated.")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Provider to leave out; may be repeated.")] = None,
     sort: Annotated[str | None, typer.Option(help="price replaces the rule's strategy.")] = None,
-    config: Annotated[Path | None, typer.Option(help="The routing file; POINTSMAN_CONFIG if not given.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(readable=False, help="The routing file; POINTSMAN_CONFIG if not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Show the candidates of a request in order, with price and score, and why others are left out."""

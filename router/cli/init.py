@@ -11,7 +11,9 @@ from router.cli.complaint import complain
 
 
 def init(
-    file: Annotated[Path | None, typer.Argument(help="Where to write it; config/routing.yaml if not given.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(readable=False, help="Where to write it; config/routing.yaml if not given.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
 ) -> None:
     """Write a commented starter routing file and say what to fill in."""

@@ -11,7 +11,9 @@ from router.cli.complaint import complain
 
 
 def serve(
-    config: Annotated[Path | None, typer.Option(help="The routing file; overrides POINTSMAN_CONFIG.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(readable=False, help="The routing file; overrides POINTSMAN_CONFIG.")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Overrides POINTSMAN_HOST.")] = None,
     port: Annotated[int | None, typer.Option(help="Overrides POINTSMAN_PORT; 0 takes a free one.")] = None,
 ) -> None:

@@ -148,7 +148,10 @@ class _Round:
         if ":" in key and key.partition(":")[0] in known:
             return f"unknown key: a blank is missing after `{key.partition(':')[0]}:`"
         near = get_close_matches(key, known, n=1) if OWN_KEY.fullmatch(key) else []
-        return f"unknown key: did you mean {near[0]}?" if near else f"unknown key: known are {', '.join(known)}"
+        free = ("metadata.KEY",) if path[-2:-1] == ("when",) and isinstance(path[-3], int) else ()
+        return (
+            f"unknown key: did you mean {near[0]}?" if near else f"unknown key: known are {', '.join((*known, *free))}"
+        )
 
 
 def list_kept(node: Node | None, path: Path, left_out: AbstractSet[Path]) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -63,8 +64,9 @@ def compile_model(name: str, entry: ModelEntry, around: Surroundings) -> Model:
         timeout_s=entry.timeout,
         retry=_merge_retry((*path, "retry"), Retry(), entry.retry, around.findings),
     )
-    knows_all = around.sound.is_whole((*path, "targets")) and len(targets) == len(own)
-    compiler = _RuleCompiler(entry.kind, otherwise, targets, knows_all, around)
+    known = {said_or(one.name, one.provider) for one in entry.targets} | {one.provider for one in entry.targets}
+    knows_all = around.sound.is_whole((*path, "targets"))
+    compiler = _RuleCompiler(entry.kind, otherwise, targets, known, knows_all, around)
     rules = tuple(compiler.compile(place, rule) for place, rule in around.sound.place((*path, "rules"), entry.rules))
     _demand_one_provider_per_name(path, (otherwise, *rules), around.findings)
     _warn_of_shadows(path, rules, around)
@@ -76,11 +78,14 @@ def compile_model(name: str, entry: ModelEntry, around: Surroundings) -> Model:
 
 @dataclass(frozen=True, slots=True)
 class _RuleCompiler:
-    """Compiles the rules of one model. `knows_all`: none of the model's own targets is missing for a problem."""
+    """Compiles the rules of one model. `known` names its targets and their providers as they are written, also of those
+    that have a problem; `knows_all`: none of them is missing there.
+    """
 
     family: str
     otherwise: Rule
     own: Placed
+    known: AbstractSet[str]
     knows_all: bool
     around: Surroundings
 
@@ -114,7 +119,7 @@ class _RuleCompiler:
         """Find the model's target of this name, else its targets at the provider of this name."""
         own = [target for _place, target in self.own]
         found = [target for target in own if target.name == name] or [one for one in own if one.provider == name]
-        if not found and self.knows_all:
+        if name not in self.known and self.knows_all:
             names = _enumerate(target.name for target in own)
             self.around.findings.complain(path, f"the model has no such target; it has {names}")
         return found

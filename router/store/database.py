@@ -83,6 +83,7 @@ class Database:
         """Lock, open, bring the schema up to date; `CannotOpen` says in one line what is in the way."""
         self.commits = 0
         try:
+            _demand_file(path)
             self._lock = FileLock(path)
         except OSError as broken:
             raise CannotOpen(f"{path}: cannot be used: {broken.strerror}") from None
@@ -165,6 +166,14 @@ def describe_engine() -> str | None:
 
 
 # -- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _demand_file(path: Path) -> None:
+    """Refuse a device, a pipe or a directory before anything is left beside it."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file")
 
 
 def _open_for_writing(path: Path, max_page_count: int | None) -> sqlite3.Connection:

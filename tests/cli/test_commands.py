@@ -60,6 +60,16 @@ async def test_check_says_ok_or_lists_every_problem(tmp_path):
     assert "missing.yaml" in err
 
 
+async def test_check_tells_of_a_folder_and_of_an_env_file_that_is_no_text(tmp_path):
+    write_routing(tmp_path, text=RULES)
+    code, _out, err = await run_command(tmp_path, "check", ".")
+    assert (code, err) == (1, "pointsman: .: 1 problem\n.: cannot be read: Is a directory\n")
+
+    (tmp_path / ".env").write_bytes(b"\xff\xfe")
+    code, _out, err = await run_command(tmp_path, "check", "routing.yaml")
+    assert (code, err) == (1, "pointsman: routing.yaml: 1 problem\n.env: cannot be read\n")
+
+
 async def test_explain_shows_candidates_in_order_with_prices_and_needs_no_daemon(tmp_path):
     write_routing(tmp_path, text=RULES)
     code, out, _err = await run_command(tmp_path, "explain", "--model", "m", "--json")

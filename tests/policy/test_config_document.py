@@ -235,3 +235,20 @@ def test_the_tree_counts_what_aliases_unfold_to():
     assert isinstance(node.entries["b"].node, Items)
     assert (node.entries["a"].node.size, node.entries["b"].node.size, node.size) == (3, 7, 11)
     assert isinstance(Plain("x"), str)
+
+
+def test_a_target_that_no_model_has_is_told_although_another_of_the_model_is_broken():
+    text = SMALL + (
+        "    rules:\n"
+        "      - {when: {n: 1}, targets: [stray]}\n"
+        "      - {when: {n: 2}, targets: [nobody]}\n"
+        "      - {when: {colour: red, n: 3}}\n"
+    )
+    problems = problems_of(text.replace("targets:", "targets:\n      - {provider: nobody, model: x}", 1))
+
+    assert [problem.partition(":models.picture.")[2].partition(": ")[0] for problem in problems] == [
+        "targets[0].provider",
+        "rules[0].targets[0]",
+        "rules[2].when.colour",
+    ]
+    assert problems[2].endswith("hours, metadata.KEY")

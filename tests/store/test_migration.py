@@ -1,5 +1,6 @@
 """The schema: applied once by whoever comes first, all of it or nothing, and refused when it is not ours."""
 
+import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -118,6 +119,16 @@ async def test_a_store_says_in_one_line_why_it_does_not_open_a_foreign_schema(tm
         await open_store(path)
     assert str(refused.value).startswith(str(path))
     assert "\n" not in str(refused.value)
+
+
+async def test_a_device_or_a_folder_is_refused_and_nothing_is_left_beside_it(tmp_path):
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for path, reason in ((pipe, "it is not a file"), (folder, "Is a directory")):
+        with pytest.raises(CannotOpen, match=reason):
+            await open_store(path)
+    assert sorted(tmp_path.iterdir()) == [folder, pipe]
 
 
 def test_statements_end_at_their_own_semicolon_only():
