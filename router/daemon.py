@@ -58,6 +58,10 @@ class StartFailed(Exception):  # noqa: N818 - whoever starts the daemon shows th
         self.problems = problems
 
 
+class Replaced(Exception):  # noqa: N818 - whoever runs the daemon shows the text
+    """Another life took over while this one ran; the text is one line that says so."""
+
+
 class Daemon:
     """A running daemon. `start` makes one; `url` and `admin_url` answer while it runs; `stop` ends it."""
 
@@ -112,7 +116,10 @@ class Daemon:
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[Daemon], None] | None = None) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal cuts the drain. SIGHUP reloads the routing file."""
+    """Run until SIGTERM or SIGINT, then drain; a second signal cuts the drain. SIGHUP reloads the routing file.
+
+    `Replaced` when another life took over: nothing that is still out can be written down, so that nobody waits for it.
+    """
     loop = asyncio.get_running_loop()
     ending, reloads = asyncio.Event(), set[asyncio.Task[ReloadResult]]()
     daemon: Daemon | None = None
@@ -134,10 +141,21 @@ async def serve(settings: Settings, *, on_ready: Callable[[Daemon], None] | None
         loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, reload)
     daemon = await Daemon.start(settings)
+    runtime = daemon.life.runtime
+
+    def give_way() -> None:
+        daemon.cut()
+        ending.set()
+
+    runtime.on_replaced = give_way
+    if runtime.replaced:
+        give_way()
     if on_ready is not None:
         on_ready(daemon)
     await ending.wait()
     await daemon.stop()
+    if runtime.replaced:
+        raise Replaced(f"another daemon has taken over as replica {settings.replica_id!r}; this one has stopped")
 
 
 # -- starting -------------------------------------------------------------------------------------------------------

@@ -221,6 +221,15 @@ class Recovered:
     unknown: int
 
 
+@dataclass(frozen=True, slots=True)
+class LifeReplaced:
+    """Another life has taken this one's place in the store: this one can write nothing any more and takes no task."""
+
+    at: int
+    replica: str
+    epoch: int
+
+
 Event = (
     TaskAdmitted
     | TaskStarted
@@ -244,6 +253,7 @@ Event = (
     | DrainStarted
     | CallCut
     | Recovered
+    | LifeReplaced
 )
 
 Reader = Callable[[Event], None]

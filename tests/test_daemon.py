@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+import sqlite3
 import stat
 
 import aiohttp
@@ -171,6 +172,18 @@ async def test_a_second_daemon_on_the_same_database_is_refused_in_one_line(tmp_p
         code, out, complaint = await run_command(tmp_path, "serve")
     assert_one_line(code, complaint)
     assert out == ""
+
+
+async def test_a_daemon_that_another_has_replaced_stops_and_says_so_in_one_line(tmp_path):
+    write_routing(tmp_path)
+    async with served(tmp_path, replica_id="here") as daemon:
+        with sqlite3.connect(tmp_path / "data" / "pointsman.db") as other:
+            other.execute("update life set epoch = epoch + 1")
+        other.close()
+        code, complaint = await daemon.ended()
+    assert_one_line(code, complaint)
+    assert complaint == "pointsman: another daemon has taken over as replica 'here'; this one has stopped\n"
+    assert [line["replica"] for line in daemon.lines if line["event"] == "life.replaced"] == ["here"]
 
 
 async def test_a_port_in_use_is_refused_in_one_line(tmp_path):

@@ -20,7 +20,7 @@ def serve(
     """Run the daemon. SIGHUP reloads the routing file, SIGTERM drains, a second SIGTERM does not wait."""
     import asyncio
 
-    from router.daemon import StartFailed
+    from router.daemon import Replaced, StartFailed
     from router.daemon import serve as run
     from router.settings import SettingsInvalid, load_settings
 
@@ -30,3 +30,5 @@ def serve(
         complain(invalid.problems[0], invalid.problems[1:])
     except StartFailed as failed:
         complain(str(failed), failed.problems)
+    except Replaced as replaced:
+        complain(str(replaced))

@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Coroutine
 from typing import Any
 
-from router.events import AttemptOpened, DrainStarted, Event, Recovered, TaskAdmitted, TaskSwept
+from router.events import AttemptOpened, DrainStarted, Event, LifeReplaced, Recovered, TaskAdmitted, TaskSwept
 from router.flow import run
 from router.flow.intake import Depth
 from router.flow.queue import Entry
@@ -25,6 +25,7 @@ RUNNING_MAX = 10_000
 TAKING_MAX = 256  # tasks between the queue and their place in the fleet
 CLAIM_BATCH = 500
 REFILL_BATCH = 2_000
+BEAT_EVERY_S = 5.0
 SWEEP_EVERY_S = 60.0
 SWEEP_BATCH = 200
 STORE_AWAY_S = 1.0
@@ -43,6 +44,7 @@ class Dispatcher:
         self._due: list[tuple[float, str, str]] = []  # (monotonic, tenant, task id) of waiting tasks with a deadline
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
+        self._beating: asyncio.Task[None] | None = None
         runtime.wake_pump = self._wake.set
         runtime.fleet.on_room = lambda _provider: self._wake.set()
         runtime.bus.subscribe(self._read)
@@ -75,21 +77,30 @@ class Dispatcher:
     def start(self) -> None:
         """Begin to take tasks."""
         self._loops = [asyncio.create_task(self._pump()), asyncio.create_task(self._sweep())]
+        self._beating = asyncio.create_task(self._beat())
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop taking; wait for the synchronous calls that are out; leave accepted jobs to the next life."""
-        runtime = self.runtime
-        runtime.draining = True
-        runtime.bus.emit(DrainStarted(runtime.now(), len(self._driving)))
-        for live in runtime.live.values():
-            live.wake.set()
-        for loop in self._loops:
-            loop.cancel()
+        """Stop taking; wait for the synchronous calls that are out; leave accepted jobs to the next life.
+
+        Signs of life go on until then, so that nobody takes over what is still out.
+        """
+        self.runtime.bus.emit(DrainStarted(self.runtime.now(), len(self._driving)))
+        self._stop_taking()
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(asyncio.gather(*self._driving.values(), return_exceptions=True))
         except TimeoutError:
             await self.cut()
+        finally:
+            if self._beating is not None:
+                self._beating.cancel()
+
+    def _stop_taking(self) -> None:
+        self.runtime.draining = True
+        for live in self.runtime.live.values():
+            live.wake.set()
+        for loop in self._loops:
+            loop.cancel()
 
     async def cut(self) -> None:
         """End what is still out; its rows say that it is unknown, its cost is logged."""
@@ -246,6 +257,22 @@ class Dispatcher:
                 entry = Entry(task_id=task_id, tenant=tenant, priority=Priority.URGENT, created_at=0)
                 self._taking[task_id] = None
                 self._spawn(task_id, self._take(entry))
+
+    async def _beat(self) -> None:
+        """Give signs of life until another life answers for this one: then take nothing more and say so, once."""
+        runtime = self.runtime
+        while True:
+            await asyncio.sleep(BEAT_EVERY_S)
+            try:
+                if await runtime.world.store.heartbeat(runtime.owner, runtime.now()):
+                    continue
+            except Unavailable:
+                continue
+            runtime.replaced = True
+            self._stop_taking()
+            runtime.bus.emit(LifeReplaced(runtime.now(), runtime.owner.replica, runtime.owner.epoch))
+            runtime.on_replaced()
+            return
 
     async def _sweep(self) -> None:
         """Apply retention: remove outputs, then rows, in small batches (contract 6, Retention)."""

@@ -63,8 +63,10 @@ class Runtime:
     time_scale: float = 1.0
     draining: bool = False  # no attempt starts any more
     closing: bool = False  # nobody may be kept waiting any more
+    replaced: bool = False  # another life has taken over: nothing that this one writes counts any more
     live: dict[str, Live] = field(default_factory=dict)
     wake_pump: Callable[[], None] = lambda: None
+    on_replaced: Callable[[], None] = lambda: None
 
     def now(self) -> int:
         """Milliseconds since the epoch, UTC."""

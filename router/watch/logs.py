@@ -31,6 +31,7 @@ from router.events import (
     DrainStarted,
     Event,
     FailedOver,
+    LifeReplaced,
     QueueRefused,
     Recovered,
     TaskAdmitted,
@@ -67,6 +68,7 @@ DaemonEvent = (
     | DrainStarted
     | CallCut
     | Recovered
+    | LifeReplaced
 )
 
 
@@ -232,6 +234,8 @@ def _daemon_line_of(event: DaemonEvent) -> Line:
             return "error", "call.cut", {**_attempt(attempt), "estimate_usd": usd_of(estimate), "billing": "unknown"}
         case Recovered(waiting=waiting, resumed=resumed, unknown=unknown):
             return "info", "recovered", {"waiting": waiting, "resumed": resumed, "unknown": unknown}
+        case LifeReplaced(replica=replica, epoch=epoch):
+            return "error", "life.replaced", {"replica": replica, "epoch": epoch}
         case _:
             assert_never(event)
 

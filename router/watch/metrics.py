@@ -29,6 +29,7 @@ from router.events import (
     DrainStarted,
     Event,
     FailedOver,
+    LifeReplaced,
     QueueRefused,
     Recovered,
     TaskAdmitted,
@@ -173,6 +174,7 @@ class Metrics:
                 | DrainStarted()
                 | CallCut()
                 | Recovered()
+                | LifeReplaced()
             ):
                 return
             case _:

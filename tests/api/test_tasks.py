@@ -62,11 +62,16 @@ async def test_reading_and_listing_call_no_writing_verb():
     async with open_house() as house:
         task = await submit(house)
         await ended(house, task["id"])
-        before = sum(house.store.writes.values())
+        before = writes(house)
         await read(house, task["id"])
         await house.client.get("/v1/tasks")
 
-        assert sum(house.store.writes.values()) == before
+        assert writes(house) == before
+
+
+def writes(house):
+    """The writing verbs called so far; signs of life aside, which go by the clock."""
+    return {verb: count for verb, count in house.store.writes.items() if verb != "heartbeat"}
 
 
 async def test_an_unsupported_field_is_dropped_with_a_warning_unless_it_is_required():

@@ -17,6 +17,7 @@ from router.events import (
     DrainStarted,
     Event,
     FailedOver,
+    LifeReplaced,
     QueueRefused,
     Recovered,
     TaskAdmitted,
@@ -87,6 +88,7 @@ ONE_OF_EACH: tuple[Event, ...] = (
     DrainStarted(AT, 2),
     CallCut(AT, TASK, INTENT, 30_000_000),
     Recovered(AT, 1, 2, 3),
+    LifeReplaced(AT, "a-replica", 3),
 )
 
 

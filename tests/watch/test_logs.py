@@ -44,7 +44,12 @@ def test_the_line_of_an_attempt_names_task_attempt_and_provider():
 def test_lines_below_the_level_are_not_written():
     lines = write(*(lambda log, event=event: log.read(event) for event in ONE_OF_EACH), level="error")
 
-    assert {json.loads(line)["event"] for line in lines} == {"account.rested", "config.rejected", "call.cut"}
+    assert {json.loads(line)["event"] for line in lines} == {
+        "account.rested",
+        "config.rejected",
+        "call.cut",
+        "life.replaced",
+    }
     assert all(line_of(event)[0] == "error" for event in ONE_OF_EACH if line_of(event)[1] == "call.cut")
 
 
