@@ -18,11 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any, TextIO, TypeVar
 
-from aiohttp import web
-
 import providers
 from router import __version__
 from router.api import application
+from router.api.listener import BACKLOG, Listener
 from router.api.services import ReloadResult, Services
 from router.events import Bus, ConfigApplied, Event
 from router.fetch import FetchAllow, GuardedFetcher
@@ -43,7 +42,6 @@ from router.world import Store, Unavailable, WallClock, World, system_dice
 T = TypeVar("T")
 
 OFFLOAD_THREADS = 2
-BACKLOG = 512
 CLOSE_S = 5.0  # how long the servers wait for answers that are being written
 DISK_MIN_BYTES = 100 << 20
 LAG_EVERY_S = 0.5
@@ -327,10 +325,8 @@ async def _listen(
     alone = "admin" not in listeners
     for name, bound in listeners.items():
         app = application.build(services, public=name == "public", admin=alone or name == "admin")
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_S)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.SockSite(runner, bound, backlog=BACKLOG).start()
+        listener = await Listener.start(app, bound, close_s=CLOSE_S)
+        stack.push_async_callback(listener.close)
         url = _url_of(bound)
         if name == "public":
             daemon.url = url

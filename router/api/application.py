@@ -22,6 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HEADER_LINE_MAX: Final = 8190
 HEADER_FIELD_MAX: Final = 8190
+HEADERS_MAX: Final = 128
 KEEPALIVE_S: Final = 75.0
 
 
