@@ -7,6 +7,7 @@ from aiohttp import web
 from router.api import links
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
+from router.api.replies import request_id_of
 from router.policy.media import sniff
 from router.task import Error
 
@@ -37,9 +38,10 @@ async def read(request: web.Request) -> web.StreamResponse:
         raise Refusal(Error("not_found", "The file was removed.", "not_found")) from None
     media = sniff(head)
     content_type = media.content_type if media is not None else "application/octet-stream"
-    start, stop = _range_of(request, size)
-    partial = (start, stop) != (0, size)
+    span = _range_of(request, size)
+    partial, (start, stop) = span is not None, span or (0, size)
     response = web.StreamResponse(status=206 if partial else 200, headers=_headers(content_type, key))
+    response.headers["X-Request-Id"] = request_id_of(request)
     response.content_type = content_type
     response.content_length = stop - start
     if partial:
@@ -55,15 +57,18 @@ async def read(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _range_of(request: web.Request, size: int) -> tuple[int, int]:
-    """Read the `Range` header into a half-open span of bytes; 416 when nothing of it exists (RFC 9110 section 14)."""
+def _range_of(request: web.Request, size: int) -> tuple[int, int] | None:
+    """Read the `Range` header into a half-open span of bytes, None where the whole file is meant (RFC 9110 section 14).
+
+    416 when nothing of the range exists.
+    """
     header = request.headers.get("Range", "")
     unit, _equals, spec = header.partition("=")
     if unit.strip().lower() != "bytes" or "," in spec or "-" not in spec:
-        return 0, size
+        return None
     first, _dash, last = (part.strip() for part in spec.partition("-"))
     if not (first.isdecimal() or (not first and last.isdecimal())) or (last and not last.isdecimal()):
-        return 0, size
+        return None
     if not first:
         start, stop = max(0, size - int(last[:18])), size
     else:

@@ -28,9 +28,9 @@ from router.api.dialects import dieyuyun, native, openai
 from router.api.errors import Refusal
 from router.api.replies import json_reply, request_id_of
 from router.api.services import Services
-from router.flow.intake import ATTACH_FOR_MS, Accepted, Draft, Refused
+from router.flow.intake import Accepted, Draft, Refused
 from router.provider import Kind
-from router.task import Error, Priority, State, Task
+from router.task import Error, Priority, State, Task, bill
 from router.world import TaskView
 
 ROUTE = "/v1/images/generations"
@@ -66,6 +66,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     )
     accepted = await submit(services, draft)
     if submission.asynchronous:
+        services.life.waiters.told(accepted.task)
         reply = dieyuyun.submitted(accepted.task, request_id_of(request))
         return json_reply(200, reply, replay_headers(accepted))
     if prefer.respond_async:
@@ -77,7 +78,9 @@ async def submit(services: Services, draft: Draft) -> Accepted:
     """Ask the intake; a refusal is raised in the contract's form."""
     answer = await services.life.intake.submit(draft)
     if isinstance(answer, Refused):
-        raise Refusal(answer.error, retry_after_s=answer.retry_after_s)
+        # Only a key that was used for something else names a task: the one that has it.
+        task_id = answer.error.details.get("task_id")
+        raise Refusal(answer.error, task_id=task_id, retry_after_s=answer.retry_after_s)
     return answer
 
 
@@ -96,15 +99,18 @@ async def wait_and_answer(
     if is_gone(request):
         services.life.waiters.hung_up(view.task)
         return web.Response(status=499)
+    billing = bill(view.task, view.attempts).billing
+    services.life.waiters.told(view.task)
     if services.life.runtime.closing:
-        error = Error("unavailable", "The service is shutting down; the task goes on.", "unavailable", retryable=True)
+        message = "The service is shutting down; the task goes on."
+        error = Error("unavailable", message, "unavailable", retryable=True, billing=billing)
         raise Refusal(error, task_id=task.id, retry_after_s=2.0, should_retry=True)
     if prefer.wait_s is not None:
-        return await accepted_reply(request, accepted, prefer_applied=f"wait={prefer.wait_s:g}")
-    services.life.intake.owe(task.tenant, task.digest, services.now() + ATTACH_FOR_MS)
+        return await accepted_reply(request, accepted, prefer_applied=f"wait={wait_s:g}")
+    services.life.intake.owe(view.task)
     message = "The task is not finished within the time this service holds a request; it goes on. Repeat to collect it."
     raise Refusal(
-        Error("deadline_exceeded", message, "deadline_exceeded", retryable=True),
+        Error("deadline_exceeded", message, "deadline_exceeded", retryable=True, billing=billing),
         task_id=task.id,
         retry_after_s=1.0,
         should_retry=True,
@@ -150,7 +156,9 @@ async def accepted_reply(request: web.Request, accepted: Accepted, prefer_applie
     """202 with the native task."""
     services, task = request.app[SERVICES], accepted.task
     view = await services.world.store.view(task.tenant, task.id) or TaskView(task, ())
-    headers = {**replay_headers(accepted), "Location": f"/v1/tasks/{task.id}"}
+    services.life.waiters.told(view.task)
+    replayed = accepted.replayed and accepted.task.is_terminal
+    headers = {**views.task_headers(view, replayed=replayed), "Location": f"/v1/tasks/{task.id}"}
     if prefer_applied is not None:
         headers["Preference-Applied"] = prefer_applied
     return json_reply(202, native.render(view, views.sight_of(request, view)), headers)

@@ -14,6 +14,7 @@ from router.api.errors import Refusal, invalid
 from router.api.images import priority_of
 from router.api.replies import json_reply, request_id_of
 from router.api.services import ReloadResult, Services
+from router.flow.fleet import Fleet
 from router.flow.intake import Draft
 from router.provider import Kind
 from router.task import Error, Priority
@@ -125,8 +126,17 @@ async def circuit(request: web.Request) -> web.StreamResponse:
     done = [operations[action](provider, name) for name in known if target in {"*", name}]
     if not any(done):
         raise Refusal(Error("not_found", "There is no such provider or target.", "not_found"))
+    if action != "open":
+        _restore_accounts(fleet, provider)
     services.life.runtime.wake_pump()
     return json_reply(200, _fleet(services))
+
+
+def _restore_accounts(fleet: Fleet, provider: str) -> None:
+    """End the rest of a provider's credentials: all its targets rest with them until an operator says otherwise."""
+    for one in fleet.snapshot().providers:
+        for account in one.accounts if one.name == provider else ():
+            fleet.restore_account(provider, account.label)
 
 
 def _fleet(services: Services) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from router.api import images, links, views
 from router.api.auth import SERVICES, caller_of
-from router.api.bodies import TASK_BODY_MAX, read_idempotency_key, read_json, read_prefer, read_submission
+from router.api.bodies import EXTRAS, TASK_BODY_MAX, read_idempotency_key, read_json, read_prefer, read_submission
 from router.api.dialects import native
 from router.api.errors import Refusal, invalid, not_yet
 from router.api.replies import json_reply, request_id_of
@@ -39,6 +39,9 @@ async def create(request: web.Request) -> web.StreamResponse:
     fields = body.get("input")
     if not isinstance(fields, dict):
         invalid("input", "input is required and must be an object with the fields of the kind, such as prompt.")
+    for name in fields:
+        if name in EXTRAS:
+            invalid(f"input.{name}", f"{name} stands beside input, not in it.")
     submission = read_submission(body, kind, ROUTE, fields)
     draft = Draft(
         tenant=principal.tenant,
@@ -59,9 +62,11 @@ async def create(request: web.Request) -> web.StreamResponse:
         repeats=images.announces_repeat(request),
     )
     accepted = await images.submit(services, draft)
-    if prefer.wait_s is not None:
-        await images.wait_for_end(request, accepted.task, images.wait_of(services, prefer))
-    return await images.accepted_reply(request, accepted, None if prefer.wait_s is None else f"wait={prefer.wait_s:g}")
+    if prefer.wait_s is None:
+        return await images.accepted_reply(request, accepted)
+    wait_s = images.wait_of(services, prefer)
+    await images.wait_for_end(request, accepted.task, wait_s)
+    return await images.accepted_reply(request, accepted, prefer_applied=f"wait={wait_s:g}")
 
 
 async def read(request: web.Request) -> web.StreamResponse:
@@ -73,6 +78,9 @@ async def read(request: web.Request) -> web.StreamResponse:
     prefer = read_prefer(request)
     if prefer.wait_s is not None and not view.task.is_terminal:
         view = await images.wait_for_end(request, view.task, images.wait_of(services, prefer)) or view
+    services.life.waiters.told(view.task)
+    if view.task.is_terminal:
+        services.life.intake.collected(principal.tenant, view.task.digest)
     return json_reply(200, views.render(request, view), {"X-Task-Id": view.task.id})
 
 
@@ -82,6 +90,8 @@ async def listing(request: web.Request) -> web.StreamResponse:
     search = _read_search(request, principal.tenant)
     found = await services.world.store.search(principal.tenant, search)
     page = found[: search.limit - 1]
+    for view in page:
+        services.life.waiters.told(view.task)
     more = len(found) == search.limit
     last = page[-1].task if page else None
     cursor = None

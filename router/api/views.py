@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -89,8 +89,9 @@ def refusal_of(request: web.Request, view: TaskView, *, replayed: bool = False) 
     attempts = [
         native.attempt(one, lambda output: link_of(services, base_of(request), task, output)) for one in view.attempts
     ]
-    headers: Mapping[str, str] = {"Idempotent-Replayed": "true"} if replayed else {}
-    return Refusal(error, task_id=task.id, attempts=attempts, headers=headers)
+    # A cancel is written before the bill of the attempt that was out; the attempts know the bill as it is now.
+    error = replace(error, billing=bill(task, view.attempts).billing)
+    return Refusal(error, task_id=task.id, attempts=attempts, headers=task_headers(view, replayed=replayed))
 
 
 def task_id_of(request: web.Request) -> str:

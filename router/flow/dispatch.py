@@ -143,8 +143,12 @@ class Dispatcher:
         self._spawn(entry.task_id, self._take(entry))
         return True
 
-    async def _take(self, entry: Entry) -> None:
-        """Read the row of a taken entry and drive it, if it still waits and is still ours."""
+    async def _take(self, entry: Entry, *, overdue: bool = False) -> None:
+        """Read the row of a taken entry and drive it, if it still waits and is still ours.
+
+        `overdue`: it was taken because an instant of its own has passed. One that has been started since has met its
+        `start_by`, and waits on for the time of its next attempt.
+        """
         runtime = self.runtime
         try:
             view = await runtime.world.store.view(entry.tenant, entry.task_id)
@@ -153,7 +157,10 @@ class Dispatcher:
             return
         if view is None or view.task.fence != runtime.owner.epoch:
             return
-        if view.task.state in {State.PENDING, State.RETRYING}:
+        deadline = view.task.deadline
+        if overdue and view.task.state is State.RETRYING and (deadline is None or runtime.now() < deadline):
+            self._put_back(view.task)
+        elif view.task.state in {State.PENDING, State.RETRYING}:
             await self._run(view)
 
     async def _run(self, view: TaskView) -> None:
@@ -244,19 +251,20 @@ class Dispatcher:
                 return
 
     def _watch_deadline(self, task: Task) -> None:
-        ends = [instant for instant in (task.start_by, task.deadline) if instant is not None]
-        if ends:
-            due_s = self.runtime.fleet.monotonic() + max(0, min(ends) - self.runtime.now()) / 1000
-            heapq.heappush(self._due, (due_s, task.tenant, task.id))
+        now_s, now = self.runtime.fleet.monotonic(), self.runtime.now()
+        start_by = task.start_by if task.state is State.PENDING else None  # what has been started has met it
+        for instant in (start_by, task.deadline):
+            if instant is not None:
+                heapq.heappush(self._due, (now_s + max(0, instant - now) / 1000, task.tenant, task.id))
 
     def _end_overdue(self, now_s: float) -> None:
         """Take tasks whose time to start is over; `run` ends them without an attempt."""
         while self._due and self._due[0][0] <= now_s:
             _due_s, tenant, task_id = heapq.heappop(self._due)
-            if self.runtime.queue.remove(task_id) and task_id not in self._driving:
+            if task_id not in self._driving and self.runtime.queue.remove(task_id):
                 entry = Entry(task_id=task_id, tenant=tenant, priority=Priority.URGENT, created_at=0)
                 self._taking[task_id] = None
-                self._spawn(task_id, self._take(entry))
+                self._spawn(task_id, self._take(entry, overdue=True))
 
     async def _beat(self) -> None:
         """Give signs of life until another life answers for this one: then take nothing more and say so, once."""

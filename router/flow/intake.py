@@ -34,8 +34,10 @@ from router.task import Error, Preferences, Priority, State, Task, cancelled, ne
 from router.world import Admitted, Cancelled, Duplicate, OverBudget, Search, TaskView, TooLate
 
 ATTACH_FOR_MS = 15 * 60_000
+OWED_MAX_MS = 24 * 3_600_000  # longer than any task takes; its end shortens it
 TENANTS_TRACKED_MAX = 10_000
 OWED_MAX = 10_000
+OPERATOR_BACK_S = 30.0  # when to ask again while an operator holds every circuit open: nobody knows how long that is
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +165,13 @@ class Intake:
             return model.error
         return route.explain(self._plan(self._task_of(draft, model)))
 
-    def owe(self, tenant: str, digest: str, until: int) -> None:
-        """A caller was sent away with the 504 of contract 5.1: until then an equal request collects."""
+    def owe(self, task: Task) -> None:
+        """A caller was sent away with the 504 of contract 5.1: until 15 min after the end an equal request collects."""
+        now = self.runtime.now()
         if len(self._owed) >= OWED_MAX:
-            now = self.runtime.now()
             self._owed = {who: instant for who, instant in self._owed.items() if instant > now}
         if len(self._owed) < OWED_MAX:
-            self._owed[(tenant, digest)] = until
+            self._owed[(task.tenant, task.digest)] = now + OWED_MAX_MS
 
     def collected(self, tenant: str, digest: str) -> None:
         """The result that was owed has been given out."""
@@ -184,6 +186,8 @@ class Intake:
     def read(self, event: Event) -> None:
         """Keep the counts of what waits and the rate at which it is taken (a reader of the bus)."""
         self.depth.read(event)
+        if isinstance(event, TaskEnded) and (event.task.tenant, event.task.digest) in self._owed:
+            self._owed[(event.task.tenant, event.task.digest)] = event.at + ATTACH_FOR_MS
         if isinstance(event, TaskStarted | TaskEnded):
             self.drain_rate.note(self.runtime.fleet.monotonic())
 
@@ -308,7 +312,7 @@ class Intake:
         plan = self._plan(task)
         match verdict.before(plan, ()):
             case verdict.GiveUp(error) if error.error_type != "provider_error":
-                return Refused(error)
+                return Refused(error, OPERATOR_BACK_S if error.retryable else None)
             case verdict.Hold(delay_s) if draft.wait_s is not None and delay_s > draft.wait_s:
                 message = "Every provider of this model is resting after failures; nothing was sent."
                 return Refused(

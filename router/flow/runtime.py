@@ -82,7 +82,12 @@ class Runtime:
             del self.live[task.id]
 
     def wait_in_queue(self, task: Task, delay_s: float | None = None, lane: str | None = None) -> None:
-        """Put a task that its row says is waiting into the queue (beyond the window it stays in the store only)."""
+        """Put a task that its row says is waiting into the queue (beyond the window it stays in the store only).
+
+        It is looked at again after `delay_s`, and at its deadline at the latest (contract 5.4, timeout).
+        """
+        if delay_s is not None and task.deadline is not None:
+            delay_s = min(delay_s, max(0, task.deadline - self.now()) / 1000)
         entry = Entry(task_id=task.id, tenant=task.tenant, priority=task.priority, created_at=task.created_at)
         self.queue.push(entry, lane=lane, not_before_s=delay_s)
         self.wake_pump()

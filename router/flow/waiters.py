@@ -15,6 +15,7 @@ from router.events import Event, TaskEnded
 from router.task import Task
 
 ABANDONED_AFTER_S = 60.0
+TOLD_MAX = 100_000
 
 
 class Waiters:
@@ -26,11 +27,13 @@ class Waiters:
         self._open: dict[str, list[asyncio.Event]] = {}
         self._lonely: dict[str, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._told: dict[str, None] = {}  # ids that answers have carried, oldest first
 
     def read(self, event: Event) -> None:
         """Wake those who wait for a task that ended (a reader of the bus)."""
         if isinstance(event, TaskEnded):
             self._befriend(event.task.id)
+            self._told.pop(event.task.id, None)
             for ending in self._open.get(event.task.id, ()):
                 ending.set()
 
@@ -52,9 +55,19 @@ class Waiters:
             if not left:
                 del self._open[task_id]
 
+    def told(self, task: Task) -> None:
+        """An answer carries the id of a task: whoever has it can collect, so nobody's going away ends the task."""
+        if task.is_terminal:
+            return
+        self._befriend(task.id)
+        self._told[task.id] = None
+        if len(self._told) > TOLD_MAX:
+            del self._told[next(iter(self._told))]
+
     def hung_up(self, task: Task) -> None:
         """The last caller of a task whose id no answer has carried went away: give it 60 s to come back."""
-        if self.count(task.id) or task.idempotency_key is not None or task.id in self._lonely:
+        findable = task.idempotency_key is not None or task.id in self._told
+        if findable or self.count(task.id) or task.id in self._lonely:
             return
         loop = asyncio.get_running_loop()
         self._lonely[task.id] = loop.call_later(ABANDONED_AFTER_S, self._abandon, task)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.outcome import Billed, Fail, FailureKind
+from router.outcome import Billed, Ejects, Fail, FailureKind
 from router.policy.fit import Exclusion, Reason
 from router.policy.route import RESTING, Candidate, Plan, Try, UnknownModel
 from router.policy.rules import Retry
@@ -182,7 +182,7 @@ def _class_of(fail: Fail) -> tuple[str, str]:
             return "content_refused", "moderation_blocked"
         case FailureKind.BAD_REQUEST:
             return "invalid_request", "invalid_request"
-        case FailureKind.UNSUPPORTED if fail.param is not None:
+        case FailureKind.UNSUPPORTED if fail.param is not None and fail.ejects is Ejects.NOTHING:
             return "invalid_request", "invalid_request"
         case FailureKind.UNKNOWN | FailureKind.LOST if fail.billed is Billed.UNKNOWN:
             return "outcome_unknown", "outcome_unknown"

@@ -291,3 +291,82 @@ async def test_a_caller_that_hangs_up_aborts_nothing():
 async def found_by_key(house, key):
     page = await (await house.client.get("/v1/tasks", params={"idempotency_key": key})).json()
     return next((task for task in page["data"] if task["status"] == "succeeded"), None)
+
+
+async def test_a_billed_failure_says_its_cost_once_and_its_replay_does_not():
+    async with open_house() as house:
+        headers = {"Idempotency-Key": "refused"}
+        house.desk.answers = [failing(FailureKind.REFUSED)]
+        first = await house.client.post(ROUTE, json=BODY, headers=headers)
+        again = await house.client.post(ROUTE, json=BODY, headers=headers)
+
+        assert first.headers["X-Cost-USD"] == first.headers["x-litellm-response-cost"] == "0.03"
+        assert not {"X-Cost-USD", "x-litellm-response-cost"} & set(again.headers)
+
+
+async def test_a_failure_of_unknown_cost_says_no_cost():
+    async with open_house() as house:
+        house.desk.answers = [failing(FailureKind.UNKNOWN)]
+        reply = await house.client.post(ROUTE, json=BODY)
+
+        assert reply.status == 504
+        assert "X-Cost-USD" not in reply.headers
+
+
+async def test_who_is_sent_away_from_a_call_that_is_out_hears_that_money_may_have_been_spent():
+    rules = ruleset(defaults=replace(Defaults(), sync_wait_s=0.2))
+    async with open_house(rules) as house:
+        house.desk.open.clear()
+        late = await house.client.post(ROUTE, json=BODY)
+
+        assert house.desk.jobs
+        assert (late.status, (await late.json())["error"]["billing"]) == (504, "unknown")
+
+
+async def test_a_result_behind_a_504_is_collected_by_reading_the_task_too():
+    rules = ruleset(defaults=replace(Defaults(), sync_wait_s=0.2))
+    async with open_house(rules) as house:
+        house.desk.open.clear()
+        late = await house.client.post(ROUTE, json=BODY)
+        house.desk.open.set()
+        await poll_until(lambda: has_ended(house, late.headers["Location"]), "the result to be there")
+        fresh = await house.client.post(ROUTE, json=BODY)
+
+        assert fresh.headers["X-Task-Id"] != late.headers["X-Task-Id"]
+        assert "Idempotent-Replayed" not in fresh.headers
+        assert len(house.desk.jobs) == 2
+
+
+async def test_a_used_key_names_the_task_that_has_it():
+    async with open_house() as house:
+        headers = {"Idempotency-Key": "mine"}
+        first = await house.client.post(ROUTE, json=BODY, headers=headers)
+        other = await house.client.post(ROUTE, json={**BODY, "prompt": "a dog"}, headers=headers)
+
+        assert other.status == 422
+        assert other.headers["X-Task-Id"] == first.headers["X-Task-Id"] == (await other.json())["error"]["task_id"]
+
+
+async def test_the_wait_that_was_applied_is_told_not_the_one_that_was_asked_for():
+    rules = ruleset(defaults=replace(Defaults(), sync_wait_s=0.2))
+    async with open_house(rules) as house:
+        house.desk.open.clear()
+        reply = await house.client.post(ROUTE, json=BODY, headers={"Prefer": "wait=50"})
+
+        assert (reply.status, reply.headers["Preference-Applied"]) == (202, "wait=0.2")
+
+
+async def test_a_range_of_the_whole_file_is_a_part_too():
+    async with open_house() as house:
+        reply = await house.client.post(ROUTE, json={**BODY, "response_format": "url"})
+        url = (await reply.json())["data"][0]["url"]
+        piece = await house.client.session.get(url, headers={"Range": "bytes=0-"})
+
+        assert (piece.status, await piece.read()) == (206, PNG)
+        assert piece.headers["Content-Range"] == f"bytes 0-{len(PNG) - 1}/{len(PNG)}"
+        assert piece.headers["X-Request-Id"].startswith("req_")
+
+
+async def has_ended(house, path):
+    task = await (await house.client.get(path)).json()
+    return task["status"] == "succeeded"

@@ -1,5 +1,7 @@
 """The native task routes, models, operators' routes and what is said to whom."""
 
+import asyncio
+
 import pytest
 
 from tests.api.house import ADMIN_KEY, FailureKind, failing, open_house
@@ -104,6 +106,8 @@ async def test_a_cancel_ends_a_running_task_at_once_and_its_attempt_is_heard_to_
         after = await poll_until(heard, "the attempt to be heard")
 
         assert (reply.status, again.status) == (200, 200)
+        assert (await reply.json())["error"]["billing"] == "unknown"
+        assert after["error"]["billing"] == "billed"
         assert (await reply.json())["status"] == after["status"] == "cancelled"
         assert after["attempts"][0]["outcome"] == "succeeded"
         assert len(after["attempts"][0]["output"]) == 1
@@ -182,6 +186,7 @@ async def test_a_bad_filter_is_a_400_that_names_it(params, param):
         ({"input": None}, "input"),
         ({"input": {"prompt": 1}}, "prompt"),
         ({"colour": "red"}, "colour"),
+        ({"input": {"prompt": "a cat", "priority": "high"}}, "input.priority"),
     ],
 )
 async def test_a_bad_native_field_is_a_400_that_names_it(change, param):
@@ -262,3 +267,58 @@ async def test_explain_names_candidates_with_prices_and_spends_nothing():
 
         assert [one["provider"] for one in body["candidates"]] == ["one", "two"]
         assert not house.desk.jobs
+
+
+async def test_a_waiting_caller_of_a_cancelled_task_hears_that_money_may_have_been_spent():
+    async with open_house() as house:
+        house.desk.open.clear()
+        call = asyncio.create_task(house.client.post("/v1/images/generations", json=BODY["input"]))
+        await poll_until(lambda: house.desk.jobs, "the paid call to be out")
+        page = await (await house.client.get("/v1/tasks")).json()
+        await house.client.post(f"/v1/tasks/{page['data'][0]['id']}/cancel")
+        reply = await call
+        error = (await reply.json())["error"]
+
+        assert (reply.status, error["error_type"], error["billing"]) == (409, "cancelled", "unknown")
+        assert reply.headers["x-should-retry"] == "false"
+
+
+async def test_an_answer_that_waited_for_the_end_says_the_cost():
+    async with open_house() as house:
+        reply = await house.client.post("/v1/tasks", json=BODY, headers={"Prefer": "wait=30"})
+
+        assert (reply.status, (await reply.json())["status"]) == (202, "succeeded")
+        assert reply.headers["X-Cost-USD"] == "0.03"
+
+
+async def test_an_operator_ends_the_rest_of_an_account():
+    async with open_house() as house:
+        only = {"provider": {"only": ["one"]}}
+        house.desk.answers = [failing(FailureKind.ACCOUNT)]
+        await ended(house, (await submit(house, **only))["id"])
+        resting = await ended(house, (await submit(house, **only))["id"])
+        await house.client.post("/admin/v1/breakers/one/one/reset")
+        back = await ended(house, (await submit(house, **only))["id"])
+
+        assert (resting["status"], resting["attempts"]) == ("failed", [])
+        assert back["status"] == "succeeded"
+
+
+async def test_while_an_operator_holds_everything_open_a_refusal_says_when_to_ask_again():
+    async with open_house() as house:
+        for name in ("one", "two"):
+            await house.client.post(f"/admin/v1/breakers/{name}/*/open")
+        reply = await house.client.post("/v1/tasks", json=BODY)
+
+        assert (reply.status, (await reply.json())["error"]["error_type"]) == (503, "no_provider_available")
+        assert int(reply.headers["Retry-After"]) > 0
+
+
+async def test_a_retrying_task_ends_at_its_deadline_though_its_time_to_start_came_first():
+    async with open_house() as house:
+        house.desk.answers = [failing(FailureKind.THROTTLED, rest_s=300.0)]
+        task = await submit(house, provider={"only": ["one"]}, start_within=0.2, timeout=0.6)
+        done = await ended(house, task["id"])
+
+        assert (done["status"], done["error"]["error_type"]) == ("failed", "deadline_exceeded")
+        assert [one["outcome"] for one in done["attempts"]] == ["throttled"]

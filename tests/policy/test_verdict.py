@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from router.outcome import Billed, FailureKind, fail
+from router.outcome import Billed, Ejects, FailureKind, fail
 from router.policy.route import Standing, Try, plan
 from router.policy.rules import Retry
 from router.policy.verdict import (
@@ -334,6 +334,8 @@ def test_a_field_at_fault_is_named_and_only_where_it_is_the_callers():
     unsupported = told(FailureKind.UNSUPPORTED, param="quality")
     assert (unsupported.error_type, unsupported.param) == ("invalid_request", "quality")
     assert told(FailureKind.UNSUPPORTED).error_type == "provider_error"
+    no_such_model = told(FailureKind.UNSUPPORTED, param="model", ejects=Ejects.TARGET)
+    assert (no_such_model.error_type, no_such_model.param) == ("provider_error", None)
     assert told(FailureKind.OVERLOADED, param="size").param is None
 
 

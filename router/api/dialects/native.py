@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -55,7 +55,7 @@ def render(view: TaskView, sight: Sight) -> dict[str, Any]:
         "attempts": [attempt(one, sight.link) for one in view.attempts],
         "error": None
         if task.error is None or task.state is State.SUCCEEDED
-        else error(task.error, task.id, task.request_id),
+        else error(replace(task.error, billing=summary.billing), task.id, task.request_id),
         "warnings": list(task.warnings),
         "retry_of": task.retry_of,
         "events_url": None,
