@@ -194,7 +194,7 @@ class Caller(web.RequestHandler):
             is_late = self._current_request is None  # the next head may come slowly while we work on an answer
         else:
             is_late = self._received < limits.body_bytes_per_s * limits.body_window_s
-        if is_late and cast(asyncio.Transport, transport).is_reading():
+        if is_late and transport.is_reading():
             self.force_close()
         else:
             self._await_on()

@@ -50,13 +50,18 @@ def test_a_task_that_succeeds_writes_once_per_step_and_reading_it_writes_nothing
         )
         assert isinstance(accepted, Accepted)
         await done.wait()
-        written = dict(store.writes - before)
+        written = written_since(before, store)
         view = await store.view("free", accepted.task.id)
         await store.search("free", Search())
 
         assert view.task.state is State.SUCCEEDED
         assert written == NEEDED[polled]
-        assert dict(store.writes - before) == written
+        assert written_since(before, store) == written
         await running.end(1.0)
 
     assert live_through(VirtualLoop(0.0), one_task())
+
+
+def written_since(before, store):
+    """The writing verbs of the task: signs of life go by the clock, not by the task."""
+    return {verb: count for verb, count in (store.writes - before).items() if verb != "heartbeat"}

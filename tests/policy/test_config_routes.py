@@ -152,7 +152,7 @@ PROBLEMS = {
         with_rule("{when: {metadata: {team: ads}}}"),
         (
             "12:models.picture.rules[0].when.metadata: unknown key: known are kind, tenant, size, quality, n, seconds, "
-            "priority, surface, hours"
+            "priority, surface, hours, metadata.KEY"
         ),
     ),
     "an empty list of words": (
