@@ -34,7 +34,7 @@ def sight_of(request: web.Request, view: TaskView) -> Sight:
     position = runtime.queue.position(task.id) if task.state is State.PENDING else None
     return Sight(
         link=lambda output: link_of(services, base_of(request), task, output),
-        progress=_progress(services, view),
+        progress=runtime.progress.tell(task.id, _progress(services, view)),
         queue_position=position,
         eta_s=_eta_s(services, view),
     )

@@ -26,6 +26,7 @@ T = TypeVar("T")
 STORE_PATIENCE_S = 900.0  # how long a result is held while the store is away (reliability-security section 9)
 STORE_RETRY_FIRST_S = 0.1
 STORE_RETRY_MAX_S = 5.0
+PROGRESS_KEPT = 20_000
 
 
 class Phase(StrEnum):
@@ -50,6 +51,27 @@ class Live:
     since_s: float = 0.0
 
 
+class Progress:
+    """The highest progress told of each task, so that none falls when an attempt fails or another begins.
+
+    It lives as long as this life of the daemon, and for the `PROGRESS_KEPT` tasks that have shown any last.
+    """
+
+    def __init__(self) -> None:
+        self._highest: dict[str, int] = {}
+
+    def tell(self, task_id: str, percent: int) -> int:
+        """Say how far a task is: as far as it looks now, and no less than was said before."""
+        before = self._highest.get(task_id, 0)
+        if percent <= before:
+            return before
+        self._highest.pop(task_id, None)
+        self._highest[task_id] = percent
+        if len(self._highest) > PROGRESS_KEPT:
+            del self._highest[next(iter(self._highest))]
+        return percent
+
+
 @dataclass(slots=True)
 class Runtime:
     """The shared parts. `time_scale` multiplies the waits between polls (1 in life, less against simulators)."""
@@ -65,6 +87,7 @@ class Runtime:
     closing: bool = False  # nobody may be kept waiting any more
     replaced: bool = False  # another life has taken over: nothing that this one writes counts any more
     live: dict[str, Live] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
     wake_pump: Callable[[], None] = lambda: None
     on_replaced: Callable[[], None] = lambda: None
 

@@ -322,3 +322,21 @@ async def test_a_retrying_task_ends_at_its_deadline_though_its_time_to_start_cam
 
         assert (done["status"], done["error"]["error_type"]) == ("failed", "deadline_exceeded")
         assert [one["outcome"] for one in done["attempts"]] == ["throttled"]
+
+
+async def test_progress_never_falls_when_an_attempt_fails_and_another_begins():
+    async with open_house() as house:
+        house.desk.open.clear()
+        house.desk.answers = [failing(FailureKind.OVERLOADED)]
+        task = await submit(house)
+        await poll_until(lambda: house.desk.jobs, "the first call to be out")
+        house.life.runtime.live[task["id"]].progress = 40
+        before = await read(house, task["id"])
+        house.desk.open.set()
+        house.desk.open.clear()
+        await poll_until(lambda: len(house.desk.jobs) == 2, "the second call to be out")
+        house.life.runtime.live[task["id"]].progress = 10
+        after = await read(house, task["id"])
+        cancelled = await (await house.client.post(f"/v1/tasks/{task['id']}/cancel")).json()
+
+        assert (before["progress"], after["progress"], cancelled["progress"]) == (40, 40, 40)

@@ -113,7 +113,7 @@ def progress_of(view: TaskView, sight: Sight) -> int:
         case State.PENDING:
             return 0
         case State.EXPIRED:
-            return 100 if view.task.usage is not None else 0
+            return 100 if view.task.error is None else 0  # without an error it had succeeded, and lost its output
         case State.RUNNING | State.RETRYING | State.FAILED | State.CANCELLED:
             return min(99, sight.progress)
 
