@@ -10,7 +10,15 @@ from aiohttp import web
 
 from router.api import images, links, views
 from router.api.auth import SERVICES, caller_of
-from router.api.bodies import EXTRAS, TASK_BODY_MAX, read_idempotency_key, read_json, read_prefer, read_submission
+from router.api.bodies import (
+    EXTRAS,
+    TASK_BODY_MAX,
+    digest_of,
+    read_idempotency_key,
+    read_json,
+    read_prefer,
+    read_submission,
+)
 from router.api.dialects import native
 from router.api.errors import Refusal, invalid, not_yet
 from router.api.replies import json_reply, request_id_of
@@ -131,6 +139,7 @@ async def retry(request: web.Request) -> web.StreamResponse:
     if old.state is not State.FAILED or not old.input:
         message = f"Only a failed task can be retried; this one is {old.state.value}."
         raise Refusal(Error("conflict", message, "conflict"), task_id=old.id)
+    route = f"{ROUTE}/{old.id}/retry"  # a key or a repeat of the first submit is not one of this
     draft = Draft(
         tenant=principal.tenant,
         key_id=principal.key_id,
@@ -138,13 +147,14 @@ async def retry(request: web.Request) -> web.StreamResponse:
         model=old.model,
         input=old.input,
         surface=old.surface,
-        route=old.route,
-        digest=old.digest,
+        route=route,
+        digest=digest_of(route, old.kind, old.model, old.input),
         request_id=request_id_of(request),
         priority=old.priority,
         metadata=old.metadata,
         preferences=old.preferences,
         idempotency_key=read_idempotency_key(request),
+        repeats=images.announces_repeat(request),
         retry_of=old.id,
     )
     return await images.accepted_reply(request, await images.submit(services, draft))

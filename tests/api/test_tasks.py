@@ -340,3 +340,19 @@ async def test_progress_never_falls_when_an_attempt_fails_and_another_begins():
         cancelled = await (await house.client.post(f"/v1/tasks/{task['id']}/cancel")).json()
 
         assert (before["progress"], after["progress"], cancelled["progress"]) == (40, 40, 40)
+
+
+async def test_a_retry_is_another_request_than_the_submit_whose_key_it_is_given():
+    async with open_house() as house:
+        house.desk.answers = [failing(FailureKind.BAD_REQUEST)]
+        key, own = {"Idempotency-Key": "of the submit"}, {"Idempotency-Key": "of the retry"}
+        task = await (await house.client.post("/v1/tasks", json=BODY, headers=key)).json()
+        await ended(house, task["id"])
+        mismatch = await house.client.post(f"/v1/tasks/{task['id']}/retry", headers=key)
+        first = await house.client.post(f"/v1/tasks/{task['id']}/retry", headers=own)
+        again = await house.client.post(f"/v1/tasks/{task['id']}/retry", headers=own)
+        submit_again = await house.client.post("/v1/tasks", json=BODY, headers=own)
+
+        assert (mismatch.status, submit_again.status) == (422, 422)
+        assert (first.status, again.status) == (202, 202)
+        assert first.headers["X-Task-Id"] == again.headers["X-Task-Id"] != task["id"]
