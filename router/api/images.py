@@ -145,8 +145,9 @@ async def ending_of(request: web.Request, view: TaskView, *, replayed: bool) -> 
     task = view.task
     if task.state is not State.SUCCEEDED:
         if task.error is None:
-            gone = Error("expired", "The result was removed after its retention time.", "expired")
-            raise Refusal(gone, task_id=task.id)
+            billing = bill(task, view.attempts).billing
+            gone = Error("expired", "The result was removed after its retention time.", "expired", billing=billing)
+            raise Refusal(gone, task_id=task.id, headers=views.task_headers(view, replayed=replayed))
         raise views.refusal_of(request, view, replayed=replayed)
     data = [await _image(request, task, index) for index in range(len(task.output))]
     return json_reply(200, openai.images(task, data), views.task_headers(view, replayed=replayed))

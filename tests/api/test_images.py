@@ -9,6 +9,7 @@ from dataclasses import replace
 import openai
 import pytest
 
+from router.flow.dispatch import sweep
 from router.policy.rules import Defaults
 from tests.api.house import PNG, FailureKind, failing, open_house, ruleset
 from tests.waiting import poll_until
@@ -368,6 +369,26 @@ async def test_a_range_of_the_whole_file_is_a_part_too():
         assert (piece.status, await piece.read()) == (206, PNG)
         assert piece.headers["Content-Range"] == f"bytes 0-{len(PNG) - 1}/{len(PNG)}"
         assert piece.headers["X-Request-Id"].startswith("req_")
+
+
+async def test_the_replay_of_a_result_that_retention_removed_is_gone_and_was_paid_for():
+    rules = ruleset(defaults=replace(Defaults(), retention_s=0.0))
+    async with open_house(rules) as house:
+        headers = {"Idempotency-Key": "old"}
+        first = await house.client.post(ROUTE, json=BODY, headers=headers)
+        assert await poll_until(lambda: sweep(house.life.runtime), "its time to be over") == 1
+        again = await house.client.post(ROUTE, json=BODY, headers=headers)
+        task = await (await house.client.get(f"/v1/tasks/{first.headers['X-Task-Id']}")).json()
+
+        assert (again.status, (await again.json())["error"]["billing"]) == (410, "billed")
+        assert (again.headers["x-should-retry"], again.headers["Idempotent-Replayed"]) == ("false", "true")
+        assert (task["status"], task["output"], task["progress"], task["cost"]["total_usd"]) == (
+            "expired",
+            [],
+            100,
+            "0.03",
+        )
+        assert len(house.desk.jobs) == 1
 
 
 async def has_ended(house, path):
