@@ -130,7 +130,8 @@ class Adapter:
             return _judge_job(handle, job, reply)
         detail = f"HTTP {reply.status} and no status of the job: {as_text(failures.body_of(reply))}"
         after_s = rest_asked(reply.headers, job.now)
-        return Trouble(outcome.one_line(failures.mask(detail, job.credential)), after_s)
+        told = outcome.one_line(failures.mask(detail, job.credential))
+        return Trouble(told, after_s, refused=reply.status in {401, 403})
 
     async def cancel(self, handle: Handle, job: Job, call: Call) -> None:
         """Do nothing: there is no cancel, and the job is heard to its end."""

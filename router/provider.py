@@ -160,10 +160,14 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A poll failed. It says nothing about the job: the flow polls again, backing off (contract 6, last row)."""
+    """A poll failed. It says nothing about the job: the flow polls again, backing off (contract 6, last row).
+
+    `refused`: the credential was not accepted; if a reload has replaced it, the flow polls with the one now in force.
+    """
 
     detail: str
     after_s: float | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ cancellation; a shutdown leaves an accepted job to the next life. This module de
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from router.events import AttemptAccepted, BytesStored, TaskProgressed
@@ -226,6 +226,7 @@ async def _poll(runtime: Runtime, trial: Trial, pending: Pending) -> Done | Fail
             case Trouble():
                 pending = Pending(pending.handle, after_s=polled.after_s)
                 pace_s = min(pace_s * 2, POLL_MAX_S)
+                trial = _with_key_in_force(runtime, trial) if polled.refused else trial
             case Missing():
                 missing += 1
                 if missing >= MISSING_BELIEVED:
@@ -239,6 +240,18 @@ async def _ask(runtime: Runtime, trial: Trial, handle: Handle) -> Polled:
         return await trial.adapter.poll(handle, trial.job, _call_of(runtime, trial, POLL_REPLY_S))
     except Exception as bug:  # noqa: BLE001 - a poll that raises says nothing about the paid job
         return Trouble(f"the adapter raised {type(bug).__name__}")
+
+
+def _with_key_in_force(runtime: Runtime, trial: Trial) -> Trial:
+    """Replace a refused key that a reload has taken away: by the one of its label, else by the provider's first."""
+    account = runtime.rules.providers.get(trial.provider.name)
+    if account is None or account.base_url != trial.job.base_url:
+        return trial  # what is configured now, if anything, is another upstream: it must not see the job's name
+    if any(one.secret == trial.job.credential for one in account.credentials):
+        return trial
+    alike = [one for one in account.credentials if one.label == trial.attempt.account]
+    chosen = next(iter(alike or account.credentials), None)
+    return trial if chosen is None else replace(trial, job=replace(trial.job, credential=chosen.secret))
 
 
 async def _cancel_upstream(runtime: Runtime, trial: Trial, handle: Handle) -> Fail | None:
