@@ -1,4 +1,4 @@
-"""What becomes of jobs that are out when a reload takes their provider or key away: paid as they are, they are heard."""
+"""What becomes of jobs that are out when a reload takes their provider or key away: they are paid, so they count."""
 
 import asyncio
 import json
