@@ -337,8 +337,11 @@ class DefaultsEntry(Entry):
     retention: Annotated[float, duration("1s", "3650d")] | None = Field(
         None, description=f"how long results and inputs are kept; default {_DEFAULTS.retention_s / 86_400:g}d"
     )
-    row_retention: Annotated[float, duration("1s", "36500d")] | None = Field(
-        None, description=f"how long records without them are kept; default {_DEFAULTS.row_retention_s / 86_400:g}d"
+    # Not less than a day: an Idempotency-Key lives as long as its row (contract 5.4).
+    row_retention: Annotated[float, duration("24h", "36500d")] | None = Field(
+        None,
+        description="how long records without them are kept, at least 24h; "
+        f"default {_DEFAULTS.row_retention_s / 86_400:g}d",
     )
     queue: QueueEntry = QueueEntry()
 

@@ -208,8 +208,11 @@ async def _hear(runtime: Runtime, story: Story, ended: Ended) -> None:
     """The task ended while its attempt was out (a cancel won): keep the attempt's bill and result."""
     late = replace(ended.attempt, output=ended.output)
     heard = await runtime.insist(lambda: runtime.world.store.hear(late))
-    if not isinstance(heard, Stale):
-        runtime.bus.emit(AttemptEnded(runtime.now(), story.task, heard, heard=True))
+    if isinstance(heard, Stale):
+        return
+    view = await runtime.insist(lambda: runtime.world.store.view(story.task.tenant, story.task.id))
+    story.task = story.task if view is None else view.task  # how it ended is known to the row only
+    runtime.bus.emit(AttemptEnded(runtime.now(), story.task, heard, heard=True))
 
 
 async def _resume(runtime: Runtime, story: Story, attempt: Attempt) -> bool:

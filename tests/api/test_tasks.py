@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from router.events import AttemptEnded
 from tests.api.house import ADMIN_KEY, FailureKind, failing, open_house
 from tests.waiting import poll_until
 
@@ -92,6 +93,8 @@ async def test_an_unsupported_field_is_dropped_with_a_warning_unless_it_is_requi
 
 async def test_a_cancel_ends_a_running_task_at_once_and_its_attempt_is_heard_to_its_bill():
     async with open_house() as house:
+        events = []
+        house.life.runtime.bus.subscribe(events.append)
         house.desk.open.clear()
         task = await submit(house)
         await poll_until(lambda: house.desk.jobs, "the paid call to be out")
@@ -111,6 +114,8 @@ async def test_a_cancel_ends_a_running_task_at_once_and_its_attempt_is_heard_to_
         assert (await reply.json())["status"] == after["status"] == "cancelled"
         assert after["attempts"][0]["outcome"] == "succeeded"
         assert len(after["attempts"][0]["output"]) == 1
+        told = await poll_until(lambda: [one for one in events if isinstance(one, AttemptEnded)], "the news of it")
+        assert [(one.heard, one.task.state.value) for one in told] == [(True, "cancelled")]
         assert after["cost"] == {"total_usd": "0.03", "wasted_usd": "0.03", "billing": "billed"}
 
 

@@ -170,6 +170,7 @@ def test_words_that_yaml_takes_for_numbers_and_truths_stay_the_words_that_were_m
             "budgets: [{scope: all, window: day, limit: .nan}]",
             "limit: must be an amount in USD such as 0.03, from 0 to",
         ),
+        ("defaults: {row_retention: 23h}", "row_retention: must be a duration from 24h to 36500d"),
         ("defaults: {sync_wait: 12:30}", "sync_wait: must be a duration from 1s to 1h, with its unit"),
     ],
 )
