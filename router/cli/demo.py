@@ -117,7 +117,7 @@ async def run_demo(console: Console, *, once: bool, routing: str | None = None, 
             aiohttp.ClientSession(daemon.url, timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_S), trust_env=False)
         )
         console.print(
-            f"The daemon runs on {daemon.url}; its cheapest provider ({FAILING}) answers 503 to everything.\n"
+            f"The daemon runs on {daemon.url}; its cheapest provider (budget, a simulated {FAILING}) is out of order.\n"
         )
         sight = await _see_through(session, console, folder, ending)
         code = judge(sight)
@@ -125,7 +125,7 @@ async def run_demo(console: Console, *, once: bool, routing: str | None = None, 
         console.print(describe(sight, code), soft_wrap=True)
         console.print(f"Pictures as saved by this client: {folder / 'pictures'}", soft_wrap=True)
         console.print(f"Result files, database and log of the daemon: {folder} (kept)\n", soft_wrap=True)
-        if not once:
+        if not once and not ending.is_set():
             console.print(SNIPPETS.format(url=daemon.url, model=MODEL), soft_wrap=True, markup=False)
             await _show_links(session, console, daemon)
             console.print("Serving until Ctrl-C.")

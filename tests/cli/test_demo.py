@@ -87,6 +87,19 @@ async def test_it_goes_on_serving_and_prints_only_links_that_answer(monkeypatch)
     assert await running == 0
 
 
+async def test_a_demo_that_is_stopped_before_its_tasks_are_done_shows_what_it_saw_and_ends(monkeypatch):
+    shown, endings = io.StringIO(), []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "add_signal_handler", lambda _number, end: endings.append(end))
+    running = asyncio.create_task(run_demo(Console(file=shown, width=140), once=False, port=0))
+    await poll_until(lambda: "The daemon runs on" in shown.getvalue() or running.done(), "the daemon of the demo")
+    endings[0]()
+
+    assert await running == 1
+    assert "Serving until Ctrl-C" not in shown.getvalue()
+    assert f"of {len(ORDERS)} tasks succeeded" in shown.getvalue()
+
+
 async def test_the_environment_does_not_reach_into_the_demo(monkeypatch):
     monkeypatch.setitem(os.environ, "POINTSMAN_DATABASE_URL", "postgresql://elsewhere/db")
     monkeypatch.setitem(os.environ, "POINTSMAN_PORT", "nonsense")
