@@ -44,6 +44,7 @@ from router.task import (
 from router.world import Opened, OverBudget, Stale, TaskView, Unavailable
 
 STORE_AWAY_DELAY_S = 1.0
+OPERATOR_ASKED_AGAIN_S = 60.0
 
 
 @dataclass(slots=True)
@@ -78,6 +79,8 @@ async def _step(runtime: Runtime, story: Story) -> bool:
         return False
     plan = plan_for(runtime, story)
     decision = verdict.before(plan, story.history)
+    if plan.waits_for_operator:
+        decision = verdict.Hold(OPERATOR_ASKED_AGAIN_S)
     match decision:
         case verdict.GiveUp(error):
             await _give_up(runtime, story, error)

@@ -114,6 +114,11 @@ class Plan:
     ordered_by: str = Strategy.ORDERED.value
     fields: frozenset[str] = frozenset()
 
+    @property
+    def waits_for_operator(self) -> bool:
+        """Whether only targets that an operator keeps open are left: a task that was admitted waits (contract 1)."""
+        return not self.candidates and any(one.reason is Reason.FORCED_OPEN for one in self.excluded)
+
     def dropped_for(self, candidate: Candidate) -> tuple[str, ...]:
         """Name the input fields that this candidate does not take."""
         return untaken_by(candidate.target, self.fields)

@@ -1,11 +1,12 @@
 """The native task routes, models, operators' routes and what is said to whom."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from router.events import AttemptEnded
-from tests.api.house import ADMIN_KEY, FailureKind, failing, open_house
+from router.events import AttemptEnded, TaskHeld
+from tests.api.house import ADMIN_KEY, FailureKind, failing, open_house, ruleset
 from tests.waiting import poll_until
 
 BODY = {"kind": "image.generation", "model": "cat", "input": {"prompt": "a cat", "size": "1024x1024"}}
@@ -263,6 +264,27 @@ async def test_an_operator_forces_a_breaker_open_and_the_next_task_goes_elsewher
 
         assert (forced.status, unknown.status) == (200, 404)
         assert (task["provider"], back["provider"]) == ("two", "one")
+
+
+async def test_a_waiting_task_waits_on_while_an_operator_keeps_every_target_open():
+    rules = ruleset()
+    providers = {name: replace(one, max_concurrency=1) for name, one in rules.providers.items()}
+    async with open_house(replace(rules, providers=providers)) as house:
+        held = []
+        house.life.runtime.bus.subscribe(lambda event: held.append(event) if isinstance(event, TaskHeld) else None)
+        house.desk.open.clear()
+        first = await submit(house)
+        await poll_until(lambda: house.desk.jobs, "the first to take the only place")
+        second = await submit(house)
+        for name in ("one", "two"):
+            await house.client.post(f"/admin/v1/breakers/{name}/*/open")
+        house.desk.open.set()
+        await ended(house, first["id"])
+        await poll_until(lambda: held, "the second to be held")
+        refused = await house.client.post("/v1/tasks", json=BODY)
+
+        assert (await read(house, second["id"]))["status"] == "pending"
+        assert (refused.status, (await refused.json())["error"]["error_type"]) == (503, "no_provider_available")
 
 
 async def test_explain_names_candidates_with_prices_and_spends_nothing():
