@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import Counter
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from router.events import AttemptOpened, DrainStarted, Event, LifeReplaced, Recovered, TaskAdmitted, TaskSwept
@@ -40,7 +42,7 @@ class Dispatcher:
         self._depth = depth
         self._driving: dict[str, asyncio.Task[None]] = {}
         self._taking: dict[str, str | None] = {}
-        self._tenants: dict[str, int] = {}
+        self._tenants: Counter[str] = Counter()
         self._due: list[tuple[float, str, str]] = []  # (monotonic, tenant, task id) of waiting tasks with a deadline
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -78,6 +80,8 @@ class Dispatcher:
         """Begin to take tasks."""
         self._loops = [asyncio.create_task(self._pump()), asyncio.create_task(self._sweep())]
         self._beating = asyncio.create_task(self._beat())
+        for loop, name in zip((*self._loops, self._beating), ("pump", "sweep", "heartbeat"), strict=True):
+            loop.add_done_callback(partial(_report, what=f"the {name}"))
 
     async def drain(self, timeout_s: float) -> None:
         """Stop taking; wait for the synchronous calls that are out; leave accepted jobs to the next life.
@@ -140,7 +144,7 @@ class Dispatcher:
         if entry is None:
             return False
         self._taking[entry.task_id] = entry.lane
-        self._spawn(entry.task_id, self._take(entry))
+        self._spawn(entry.task_id, entry.tenant, self._take(entry))
         return True
 
     async def _take(self, entry: Entry, *, overdue: bool = False) -> None:
@@ -161,35 +165,27 @@ class Dispatcher:
         if overdue and view.task.state is State.RETRYING and (deadline is None or runtime.now() < deadline):
             self._put_back(view.task)
         elif view.task.state in {State.PENDING, State.RETRYING}:
-            await self._run(view)
-
-    async def _run(self, view: TaskView) -> None:
-        tenant = view.task.tenant
-        self._tenants[tenant] = self._tenants.get(tenant, 0) + 1
-        try:
-            await run.run(self.runtime, view)
-        finally:
-            self._tenants[tenant] -= 1
-            if not self._tenants[tenant]:
-                del self._tenants[tenant]
+            await run.run(runtime, view)
 
     def _drive(self, view: TaskView) -> None:
         """Drive a task that is not in the queue (taken over from an earlier life)."""
-        self._spawn(view.task.id, self._run(view))
+        self._spawn(view.task.id, view.task.tenant, run.run(self.runtime, view))
 
-    def _spawn(self, task_id: str, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, task_id: str, tenant: str, work: Coroutine[Any, Any, None]) -> None:
+        """Drive a task; it counts against its tenant's limit from now on, before its row has been read."""
         driving = asyncio.create_task(work)
         self._driving[task_id] = driving
+        self._tenants[tenant] += 1
 
         def done(ended: asyncio.Task[None]) -> None:
             if self._driving.get(task_id) is ended:
                 del self._driving[task_id]
             self._taking.pop(task_id, None)
+            self._tenants[tenant] -= 1
+            if not self._tenants[tenant]:
+                del self._tenants[tenant]
             self._wake.set()
-            if not ended.cancelled() and ended.exception() is not None:
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": f"driving {task_id} failed", "exception": ended.exception(), "task": ended}
-                )
+            _report(ended, f"driving {task_id}")
 
         driving.add_done_callback(done)
 
@@ -264,7 +260,7 @@ class Dispatcher:
             if task_id not in self._driving and self.runtime.queue.remove(task_id):
                 entry = Entry(task_id=task_id, tenant=tenant, priority=Priority.URGENT, created_at=0)
                 self._taking[task_id] = None
-                self._spawn(task_id, self._take(entry, overdue=True))
+                self._spawn(task_id, tenant, self._take(entry, overdue=True))
 
     async def _beat(self) -> None:
         """Give signs of life until another life answers for this one: then take nothing more and say so, once."""
@@ -290,6 +286,13 @@ class Dispatcher:
                 await sweep(self.runtime)
             except Unavailable:
                 continue
+
+
+def _report(ended: asyncio.Task[None], what: str) -> None:
+    """Tell the loop's exception handler (the log) that something of ours broke; nobody awaits it."""
+    if not ended.cancelled() and ended.exception() is not None:
+        context = {"message": f"{what} failed", "exception": ended.exception(), "task": ended}
+        asyncio.get_running_loop().call_exception_handler(context)
 
 
 async def sweep(runtime: Runtime) -> int:

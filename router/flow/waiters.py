@@ -89,13 +89,3 @@ class Waiters:
             ending = asyncio.ensure_future(self._on_abandoned(task))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
-
-
-async def wait_for(ending: asyncio.Event, timeout_s: float) -> bool:
-    """Wait until the task ends; False when the time is up first."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await ending.wait()
-    except TimeoutError:
-        return False
-    return True

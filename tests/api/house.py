@@ -80,12 +80,14 @@ class Desk:
 
     answers: list[Fail] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
+    is_open: bool = True
     open: asyncio.Event = field(default_factory=asyncio.Event)
     facts: AdapterFacts = FACTS
 
     def __post_init__(self) -> None:
-        """Answer at once, until the test closes the desk."""
-        self.open.set()
+        """Answer at once, until the test closes the desk, unless it begins closed."""
+        if self.is_open:
+            self.open.set()
 
     async def submit(self, job: Job, call: Call) -> Submitted:
         """Take a job; answer when the desk is open."""
@@ -177,10 +179,10 @@ def ruleset(**changes: Any) -> Ruleset:
 
 @asynccontextmanager
 async def open_house(
-    rules: Ruleset | None = None, *, auth: bool = False, store: MemoryStore | None = None
+    rules: Ruleset | None = None, *, auth: bool = False, store: MemoryStore | None = None, desk: Desk | None = None
 ) -> AsyncIterator[House]:
     """Run the flow and its HTTP edge on a free port."""
-    desk, vault, kept = Desk(), DictVault(), store or MemoryStore()
+    desk, vault, kept = desk or Desk(), DictVault(), store or MemoryStore()
     world = World(
         clock=WallClock(),
         dice=seeded_dice(7),

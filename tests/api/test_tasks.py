@@ -2,11 +2,17 @@
 
 import asyncio
 from dataclasses import replace
+from random import Random
 
 import pytest
 
 from router.events import AttemptEnded, TaskHeld
-from tests.api.house import ADMIN_KEY, FailureKind, failing, open_house, ruleset
+from router.policy.rules import Tenant
+from router.provider import Kind
+from router.store.memory import MemoryStore
+from router.task import Priority, Task, new_id
+from router.world import WallClock
+from tests.api.house import ADMIN_KEY, Desk, FailureKind, failing, open_house, ruleset
 from tests.waiting import poll_until
 
 BODY = {"kind": "image.generation", "model": "cat", "input": {"prompt": "a cat", "size": "1024x1024"}}
@@ -285,6 +291,36 @@ async def test_a_waiting_task_waits_on_while_an_operator_keeps_every_target_open
 
         assert (await read(house, second["id"]))["status"] == "pending"
         assert (refused.status, (await refused.json())["error"]["error_type"]) == (503, "no_provider_available")
+
+
+async def test_a_burst_that_waits_at_the_start_never_runs_more_of_a_tenant_than_its_max_concurrency():
+    store = MemoryStore()
+    left = [waiting_task(number) for number in range(6)]
+    for task in left:
+        await store.admit(task, ())
+    limited = ruleset(tenants={"default": Tenant("default", max_concurrency=2)})
+    async with open_house(limited, store=store, desk=Desk(is_open=False)) as house:
+        await poll_until(lambda: len(house.desk.jobs) >= 2, "two to run")
+
+        assert (len(house.desk.jobs), len(house.life.runtime.queue)) == (2, 4)
+        house.desk.open.set()
+        for task in left:
+            assert (await ended(house, task.id))["status"] == "succeeded"
+
+
+def waiting_task(number):
+    """A task that an earlier life has admitted and nobody has taken."""
+    return Task(
+        id=new_id(WallClock().now(), Random(number)),
+        tenant="default",
+        kind=Kind.IMAGE_GENERATION,
+        model="cat",
+        input={"prompt": f"cat {number}"},
+        surface="native",
+        route="/v1/tasks",
+        priority=Priority.NORMAL,
+        created_at=WallClock().now(),
+    )
 
 
 async def test_explain_names_candidates_with_prices_and_spends_nothing():

@@ -98,7 +98,7 @@ def test_signs_of_life_go_on_while_a_drain_waits_and_end_with_it():
     async def story():
         running = await place.begin()
         out = asyncio.get_running_loop().create_future()
-        running.dispatcher._spawn("task_out", _wait_for(out))  # noqa: SLF001 - something is out that no drain can end
+        running.dispatcher._spawn("task_out", "default", _wait_for(out))  # noqa: SLF001 - it is out, and no drain can end it
         ending = asyncio.create_task(running.end(1000.0))
         await asyncio.sleep(5.5 * BEAT_EVERY_S)
         assert not ending.done()
