@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from hashlib import sha256
 from random import Random, SystemRandom
 from typing import Protocol, TypeVar
@@ -20,6 +21,8 @@ from router.provider import Adapter, Broken, Handle, Reply, Request
 from router.task import Attempt, Move, State, Task
 
 T = TypeVar("T")
+
+ENDED_MAX = 32
 
 
 class Clock(Protocol):
@@ -179,6 +182,74 @@ class Backlog:
     oldest: int | None = None
 
 
+# -- what daemons share -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What one daemon asks of the limits of a provider, and how many of its places it uses now.
+
+    `places` is the provider's `max_concurrency`; `need` what this daemon could use now, `in_use` included. `tokens` is
+    the size of the bucket of its `rate_limit`, full again after `per_ms` milliseconds (0: there is none), and
+    `tokens_wanted` how many starts are asked for.
+    """
+
+    provider: str
+    places: int
+    in_use: int = 0
+    need: int = 0
+    tokens: int = 0
+    per_ms: int = 0
+    tokens_wanted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a daemon may use of a provider: `places` until it asks again, and `tokens` more starts."""
+
+    provider: str
+    places: int
+    tokens: int
+
+
+class CircuitWord(StrEnum):
+    """What a daemon has to tell of a circuit. RETURNED: the right to probe is handed back unused."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    RETURNED = "returned"
+
+
+CircuitKey = tuple[str, str, str]  # provider, target, upstream model
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitNews:
+    """A circuit was moved here. `open_for_ms` None: until somebody acts. `pinned`: an operator did it."""
+
+    key: CircuitKey
+    word: CircuitWord
+    open_for_ms: int | None = 0
+    openings: int = 0
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitSeen:
+    """A circuit as the fleet knows it: OPEN for `left_ms` more (None: until somebody acts), or CLOSED.
+
+    `version` grows with each move, so that a reader knows what it has seen; `epoch` is the life that moved it.
+    """
+
+    key: CircuitKey
+    word: CircuitWord
+    left_ms: int | None
+    openings: int
+    pinned: bool
+    version: int
+    epoch: int
+
+
 class Unavailable(Exception):  # noqa: N818 - it is what the caller is told
     """The store cannot answer now (disk full, database away, closed). Nothing is known to have been written."""
 
@@ -189,7 +260,14 @@ class Store(Protocol):
     Guards: a verb that takes a `Task` or an `Attempt` applies only if the row still has its `version` (tasks), `state`
     (attempts) and `fence`; otherwise it answers `Stale` and changes nothing. Every verb raises `Unavailable` when the
     engine cannot serve. The ledger rules are `policy.budget`'s pure functions, the moves `task.apply`'s.
+
+    `now` of the verbs of ownership and sharing is the caller's clock; a store that several daemons use at once (then
+    `shared` is true) goes by its own instead, so that no daemon's wrong clock takes a lease away (I24).
     """
+
+    @property
+    def shared(self) -> bool:
+        """Whether other daemons may be using this store now."""
 
     # ownership
     async def register(self, replica: str, now: int) -> Owner:
@@ -198,11 +276,18 @@ class Store(Protocol):
     async def heartbeat(self, owner: Owner, now: int) -> bool:
         """Say that the owner lives; False when another life has taken the replica's place."""
 
-    async def claim(self, owner: Owner, silent_since: int, limit: int, now: int) -> tuple[TaskView, ...]:
-        """Take over tasks that are live, or ended with an attempt still open, from owners silent since then.
+    async def claim(self, owner: Owner, silent_ms: int, limit: int, now: int) -> tuple[TaskView, ...]:
+        """Take over tasks that are live, or ended with an attempt still open, from owners silent for that long.
 
         Former lives of the same replica count as silent. Best priority and oldest first, at most `limit`. The rows get
-        this owner and fence (their open attempts too) and a new version.
+        this owner and fence (their open attempts too) and a new version. Of daemons that claim at the same time each
+        gets other tasks.
+        """
+
+    async def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> tuple[TaskView, ...]:
+        """Take over tasks that could start now and wait for others, who live: beyond the best `leave` of each life.
+
+        Only waiting tasks whose time has come and that have no attempt out. Otherwise as `claim`.
         """
 
     # the life of a task
@@ -238,6 +323,35 @@ class Store(Protocol):
 
     async def cancel(self, tenant: str, task_id: str, move: Move) -> Cancelled | TooLate | None:
         """Cancel whatever version the row has; None when this tenant has no such task."""
+
+    # what daemons share
+    async def share(self, owner: Owner, wants: Sequence[Want], silent_ms: int, now: int) -> tuple[Grant, ...]:
+        """Lease places and tokens: one grant per want, none to a life that was replaced.
+
+        Places of all lives that were heard within `silent_ms` never sum to more than the provider has, but for those
+        that are in use already; `policy.share` divides them. Tokens come from one bucket for all.
+        """
+
+    async def exchange(self, owner: Owner, news: Sequence[CircuitNews], now: int) -> tuple[CircuitSeen, ...]:
+        """Tell how circuits were moved here, and read those that anybody has moved: one row per circuit."""
+
+    async def lease_probe(self, owner: Owner, key: CircuitKey, lease_ms: int, silent_ms: int, now: int) -> bool:
+        """Take the right to probe an open circuit whose time is over: one life at a time has it.
+
+        It ends when the circuit moves, when it is handed back, after `lease_ms`, or when its holder falls silent.
+        """
+
+    async def halted(self, owner: Owner) -> tuple[tuple[str, str], ...]:
+        """List (tenant, id) of the owner's tasks that have ended while an attempt of theirs is out."""
+
+    async def ended(self, tasks: Sequence[tuple[str, str]]) -> tuple[Task, ...]:
+        """Read which of these tasks (tenant, id) have ended; at most `ENDED_MAX` at once."""
+
+    def hint(self, topic: str) -> None:
+        """Tell the other daemons that something of this kind has changed: soon, perhaps, and never in a transaction."""
+
+    def listen(self, hear: Callable[[str], None]) -> None:
+        """Call `hear` with the topic of each hint of another daemon. What it misses it finds by asking."""
 
     # reads
     async def view(self, tenant: str, task_id: str) -> TaskView | None:
