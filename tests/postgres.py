@@ -127,9 +127,7 @@ class Server:
 
     def _run(self, program: str, *words: str) -> str:
         command = [str(self._binaries / program), *words]
-        done = subprocess.run(
-            command, capture_output=True, check=False, text=True, cwd=self.folder, **self._identity()
-        )
+        done = subprocess.run(command, capture_output=True, check=False, text=True, cwd=self.folder, **self._identity())
         assert done.returncode == 0, f"{program} failed: {done.stdout}{done.stderr}"
         return done.stdout
 
