@@ -16,10 +16,13 @@ from hashlib import sha256
 from random import Random, SystemRandom
 from typing import Protocol, TypeVar
 
+from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.provider import Adapter, Broken, Handle, Reply, Request
 from router.task import Attempt, Move, State, Task
 
 T = TypeVar("T")
+
+ENDED_MAX = 32
 
 
 class Clock(Protocol):
@@ -189,7 +192,14 @@ class Store(Protocol):
     Guards: a verb that takes a `Task` or an `Attempt` applies only if the row still has its `version` (tasks), `state`
     (attempts) and `fence`; otherwise it answers `Stale` and changes nothing. Every verb raises `Unavailable` when the
     engine cannot serve. The ledger rules are `policy.budget`'s pure functions, the moves `task.apply`'s.
+
+    `now` of the verbs of ownership and sharing is the caller's clock; a store that several daemons use at once (then
+    `shared` is true) goes by its own instead, so that no daemon's wrong clock takes a lease away (I24).
     """
+
+    @property
+    def shared(self) -> bool:
+        """Whether other daemons may be using this store now."""
 
     # ownership
     async def register(self, replica: str, now: int) -> Owner:
@@ -198,11 +208,21 @@ class Store(Protocol):
     async def heartbeat(self, owner: Owner, now: int) -> bool:
         """Say that the owner lives; False when another life has taken the replica's place."""
 
-    async def claim(self, owner: Owner, silent_since: int, limit: int, now: int) -> tuple[TaskView, ...]:
-        """Take over tasks that are live, or ended with an attempt still open, from owners silent since then.
+    async def leave(self, owner: Owner) -> None:
+        """End a life: from now on it counts as silent, and what it leased is free."""
+
+    async def claim(self, owner: Owner, silent_ms: int, limit: int, now: int) -> tuple[TaskView, ...]:
+        """Take over tasks that are live, or ended with an attempt still open, from owners silent for that long.
 
         Former lives of the same replica count as silent. Best priority and oldest first, at most `limit`. The rows get
-        this owner and fence (their open attempts too) and a new version.
+        this owner and fence (their open attempts too) and a new version. Of daemons that claim at the same time each
+        gets other tasks.
+        """
+
+    async def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> tuple[TaskView, ...]:
+        """Take over tasks that could start now and wait for others, who live: beyond the best `leave` of each life.
+
+        Only waiting tasks whose time has come and that have no attempt out. Otherwise as `claim`.
         """
 
     # the life of a task
@@ -238,6 +258,35 @@ class Store(Protocol):
 
     async def cancel(self, tenant: str, task_id: str, move: Move) -> Cancelled | TooLate | None:
         """Cancel whatever version the row has; None when this tenant has no such task."""
+
+    # what daemons share
+    async def share(self, owner: Owner, wants: Sequence[Want], silent_ms: int, now: int) -> tuple[Grant, ...]:
+        """Lease places and tokens: one grant per want, none to a life that was replaced.
+
+        Places of all lives that were heard within `silent_ms` never sum to more than the provider has, but for those
+        that are in use already; `policy.share` divides them. Tokens come from one bucket for all.
+        """
+
+    async def exchange(self, owner: Owner, news: Sequence[CircuitNews], now: int) -> tuple[CircuitSeen, ...]:
+        """Tell how circuits were moved here, and read those that anybody has moved: one row per circuit."""
+
+    async def lease_probe(self, owner: Owner, key: CircuitKey, lease_ms: int, silent_ms: int, now: int) -> bool:
+        """Take the right to probe an open circuit whose time is over: one life at a time has it.
+
+        It ends when the circuit moves, when it is handed back, after `lease_ms`, or when its holder falls silent.
+        """
+
+    async def halted(self, owner: Owner) -> tuple[tuple[str, str], ...]:
+        """List (tenant, id) of the owner's tasks that have ended while an attempt of theirs is out."""
+
+    async def ended(self, tasks: Sequence[tuple[str, str]]) -> tuple[Task, ...]:
+        """Read which of these tasks (tenant, id) have ended; at most `ENDED_MAX` at once."""
+
+    def hint(self, topic: str) -> None:
+        """Tell the other daemons that something of this kind has changed: soon, perhaps, and never in a transaction."""
+
+    def listen(self, hear: Callable[[str], None]) -> None:
+        """Call `hear` with the topic of each hint of another daemon. What it misses it finds by asking."""
 
     # reads
     async def view(self, tenant: str, task_id: str) -> TaskView | None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from router.store.verbs import Steps
+from router.store.steps import Steps
 from router.world import Unavailable
 
 A = TypeVar("A")
@@ -24,16 +24,23 @@ BATCH_MAX = 256
 
 
 class Job:
-    """A verb on its way: its steps, and in the end its answer or its failure."""
+    """A verb on its way: how to begin its steps, and in the end its answer or its failure."""
 
-    __slots__ = ("answer", "failure", "future", "steps")
+    __slots__ = ("answer", "failure", "future", "values", "verb")
 
-    def __init__(self, steps: Steps[Any], future: asyncio.Future[Any] | None = None) -> None:
+    def __init__(
+        self, verb: Callable[..., Steps[Any]], values: tuple[Any, ...], future: asyncio.Future[Any] | None = None
+    ) -> None:
         """Take up a verb; `future` is where its caller waits, None when the caller does not."""
-        self.steps = steps
+        self.verb = verb
+        self.values = values
         self.future = future
         self.answer: Any = None
         self.failure: Exception | None = None
+
+    def begin(self) -> Steps[Any]:
+        """Start its steps, for the first time or again after a rollback."""
+        return self.verb(*self.values)
 
 
 # Serves a batch: sets each job's answer or failure, and returns how many seconds its commit took, None without one.
@@ -43,7 +50,7 @@ Serve = Callable[[Sequence[Job]], "float | None"]
 class Lane(Protocol):
     """Where verbs are executed."""
 
-    async def ask(self, steps: Steps[A]) -> A:
+    async def ask(self, verb: Callable[..., Steps[A]], *values: Any) -> A:
         """Execute a verb and return its answer; `Unavailable` when the lane is closed, full, or cannot."""
 
     def shut(self) -> None:
@@ -62,10 +69,10 @@ class InlineLane:
         self._served = served
         self._closed = False
 
-    async def ask(self, steps: Steps[A]) -> A:
+    async def ask(self, verb: Callable[..., Steps[A]], *values: Any) -> A:
         """Execute a verb."""
         _refuse_if(closed=self._closed)
-        job = Job(steps)
+        job = Job(verb, values)
         self._served(self._serve([job]))
         if job.failure is not None:
             raise job.failure
@@ -96,13 +103,13 @@ class ThreadLane:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def ask(self, steps: Steps[A]) -> A:
+    async def ask(self, verb: Callable[..., Steps[A]], *values: Any) -> A:
         """Put a verb in line and wait for its answer. A caller that gives up waiting does not undo it."""
         _refuse_if(closed=self._closed)
         if len(self._waiting) >= WAITING_MAX:
             raise Unavailable(f"{WAITING_MAX} verbs are waiting for the database")
         future: asyncio.Future[A] = self._loop.create_future()
-        self._waiting.append(Job(steps, future))
+        self._waiting.append(Job(verb, values, future))
         self._idle.clear()
         if not self._busy and not self._due:
             # Not at once: what else is asked in this turn of the loop shall share the batch.
