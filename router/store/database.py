@@ -21,7 +21,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from router.store.lane import Job
-from router.store.migration import SchemaRefused, migrate
+from router.store.migration import CannotOpen, SchemaRefused, migrate
 from router.store.steps import Steps, Undone
 from router.world import Unavailable
 
@@ -49,10 +49,6 @@ ENGINE_TROUBLE = frozenset(
     }
 )
 PLACES = tuple(map(str, range(1, 65)))
-
-
-class CannotOpen(Exception):  # noqa: N818 - it is what the operator is told
-    """The database cannot be used; the text is one line that says why."""
 
 
 class FileLock:

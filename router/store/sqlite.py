@@ -14,8 +14,9 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-from router.store.database import CannotOpen, Database, describe_engine, read
-from router.store.lane import InlineLane, Lane, Serve, ThreadLane
+from router.store.database import Database, describe_engine, read
+from router.store.lane import BatchLane, InlineLane, Lane, Serve, on_thread
+from router.store.migration import CannotOpen
 from router.store.relational import Lanes, RelationalStore
 from router.store.verbs import Verbs
 
@@ -67,7 +68,10 @@ class SqliteStore(RelationalStore):
         if threads is None:
             lanes: list[Lane] = [InlineLane(serve, self._served) for serve in serves]
         else:
-            lanes = [ThreadLane(thread, serve, self._served) for thread, serve in zip(threads, serves, strict=True)]
+            lanes = [
+                BatchLane(on_thread(thread, serve), self._served, partial(thread.shutdown, wait=False))
+                for thread, serve in zip(threads, serves, strict=True)
+            ]
         writer, reader, lister = lanes
         super().__init__(Lanes(writer, writer, reader, lister), verbs)
         self.warning = describe_engine()
