@@ -12,11 +12,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from hashlib import sha256
 from random import Random, SystemRandom
 from typing import Protocol, TypeVar
 
+from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.provider import Adapter, Broken, Handle, Reply, Request
 from router.task import Attempt, Move, State, Task
 
@@ -182,74 +182,6 @@ class Backlog:
     oldest: int | None = None
 
 
-# -- what daemons share -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """What one daemon asks of the limits of a provider, and how many of its places it uses now.
-
-    `places` is the provider's `max_concurrency`; `need` what this daemon could use now, `in_use` included. `tokens` is
-    the size of the bucket of its `rate_limit`, full again after `per_ms` milliseconds (0: there is none), and
-    `tokens_wanted` how many starts are asked for.
-    """
-
-    provider: str
-    places: int
-    in_use: int = 0
-    need: int = 0
-    tokens: int = 0
-    per_ms: int = 0
-    tokens_wanted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a daemon may use of a provider: `places` until it asks again, and `tokens` more starts."""
-
-    provider: str
-    places: int
-    tokens: int
-
-
-class CircuitWord(StrEnum):
-    """What a daemon has to tell of a circuit. RETURNED: the right to probe is handed back unused."""
-
-    OPEN = "open"
-    CLOSED = "closed"
-    RETURNED = "returned"
-
-
-CircuitKey = tuple[str, str, str]  # provider, target, upstream model
-
-
-@dataclass(frozen=True, slots=True)
-class CircuitNews:
-    """A circuit was moved here. `open_for_ms` None: until somebody acts. `pinned`: an operator did it."""
-
-    key: CircuitKey
-    word: CircuitWord
-    open_for_ms: int | None = 0
-    openings: int = 0
-    pinned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CircuitSeen:
-    """A circuit as the fleet knows it: OPEN for `left_ms` more (None: until somebody acts), or CLOSED.
-
-    `version` grows with each move, so that a reader knows what it has seen; `epoch` is the life that moved it.
-    """
-
-    key: CircuitKey
-    word: CircuitWord
-    left_ms: int | None
-    openings: int
-    pinned: bool
-    version: int
-    epoch: int
-
-
 class Unavailable(Exception):  # noqa: N818 - it is what the caller is told
     """The store cannot answer now (disk full, database away, closed). Nothing is known to have been written."""
 
@@ -275,6 +207,9 @@ class Store(Protocol):
 
     async def heartbeat(self, owner: Owner, now: int) -> bool:
         """Say that the owner lives; False when another life has taken the replica's place."""
+
+    async def leave(self, owner: Owner) -> None:
+        """End a life: from now on it counts as silent, and what it leased is free."""
 
     async def claim(self, owner: Owner, silent_ms: int, limit: int, now: int) -> tuple[TaskView, ...]:
         """Take over tasks that are live, or ended with an attempt still open, from owners silent for that long.

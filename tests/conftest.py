@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from tests.leftovers import MARK, list_leftovers
+from tests.postgres import end_shared_server
 from tests.waiting import poll_until_sync
 
 # Derandomised, so that a red run is red again; without a deadline, because machines differ in speed.
@@ -28,6 +29,7 @@ def _no_process_left_behind() -> Iterator[None]:
     outer = os.environ.get(MARK)
     mark = os.environ[MARK] = secrets.token_hex(8)
     yield
+    end_shared_server()
     try:
         poll_until_sync(lambda: not list_leftovers(mark), "the processes of the tests to end", GRACE_S)
     except AssertionError:

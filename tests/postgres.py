@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,8 +75,7 @@ class Server:
                     cwd=self.folder,
                     **self._identity(),
                 )
-            poll_until_sync(lambda port=port: process.poll() is not None or self._answers(port), "PostgreSQL to start")
-            if process.poll() is None:
+            if self._comes_up(process, port):
                 self.port = port
                 return
         raise AssertionError(f"PostgreSQL does not start:\n{(self.folder / 'server.log').read_text()[-2000:]}")
@@ -103,22 +102,26 @@ class Server:
         """Make a database like `template`; returns its address."""
         self._databases += 1
         name = f"test_{os.getpid()}_{self._databases}"
-        self.execute(f"create database {name} template {template}")
+        self.administer(f"create database {name} template {template}")
         return self.url(name)
 
     def drop(self, url: str) -> None:
         """Remove a database, whoever is connected to it."""
-        self.execute(f"drop database {url.rpartition('/')[2]} with (force)")
+        self.administer(f"drop database {url.rpartition('/')[2]} with (force)")
 
     def url(self, database: str, *, user: str = USER, password: str = PASSWORD, port: int | None = None) -> str:
         """The address of a database, as POINTSMAN_DATABASE_URL takes it."""
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port if port is None else port}/{database}"
 
-    def execute(self, statement: str, database: str = "postgres") -> str:
+    def administer(self, statement: str, database: str = "postgres") -> str:
         """Run a statement as the superuser; returns what `psql` prints, one line a row."""
         return self._run("psql", *_psql(self.url(database)), "--command", statement)
 
     # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _comes_up(self, process: subprocess.Popen[bytes], port: int) -> bool:
+        poll_until_sync(lambda: process.poll() is not None or self._answers(port), "PostgreSQL to start")
+        return process.poll() is None
 
     def _answers(self, port: int) -> bool:
         command = [str(self._binaries / "psql"), *_psql(self.url("postgres", port=port)), "--command", "select 1"]
@@ -153,24 +156,20 @@ def running_server(*options: str) -> Iterator[Server]:
         shutil.rmtree(folder)
 
 
+_shared = ExitStack()
+
+
 @lru_cache(maxsize=1)
 def shared_server() -> Server:
     """The server of this run, started when the first asks for it and ended with `end_shared_server` or the process."""
-    running = running_server("fsync=off")  # a run of the tests does not outlive the machine
-    server = running.__enter__()
-    _shared.append(running)
     atexit.register(end_shared_server)
-    return server
+    return _shared.enter_context(running_server("fsync=off"))  # a run of the tests does not outlive the machine
 
 
 def end_shared_server() -> None:
     """End the server of this run, if anybody asked for it."""
-    while _shared:
-        _shared.pop().__exit__(None, None, None)
+    _shared.close()
     shared_server.cache_clear()
-
-
-_shared: list[Any] = []
 
 
 def _find_installation() -> Path:

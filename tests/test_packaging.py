@@ -82,13 +82,14 @@ def test_the_command_tells_its_version(command):
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"pointsman {router.__version__}\n", "")
 
 
-def test_the_wheel_holds_both_packages_and_the_configuration_as_data(tmp_path):
+def test_the_wheel_holds_both_packages_and_configuration_and_dashboards_as_data(tmp_path):
     project = tmp_path / "project"
     for name in ("router", "providers"):
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, project / name)
-    for name in ("config", "tests", "grafana"):
+    shutil.copytree(ROOT / "grafana", project / "grafana")
+    for name in ("config", "tests"):
         (project / name).mkdir()
         (project / name / "routing.yaml").write_text("version: 1\n", encoding="utf-8")
 
@@ -97,6 +98,8 @@ def test_the_wheel_holds_both_packages_and_the_configuration_as_data(tmp_path):
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
 
     assert {"router/__init__.py", "providers/__init__.py", "router/_data/config/routing.yaml"} <= names
+    dashboards = {path.relative_to(ROOT).as_posix() for path in (ROOT / "grafana").rglob("*") if path.is_file()}
+    assert {f"router/_data/{name}" for name in dashboards} <= names
     assert {name.split("/")[0] for name in names} == {
         "router",
         "providers",

@@ -57,8 +57,7 @@ class Dispatcher:
         """Claim what earlier lives left, before the first submit is taken."""
         runtime, waiting, resumed, unknown = self.runtime, 0, 0, 0
         while True:
-            now = runtime.now()
-            claimed = await runtime.world.store.claim(runtime.owner, now, CLAIM_BATCH, now)
+            claimed = await runtime.world.store.claim(runtime.owner, 0, CLAIM_BATCH, runtime.now())
             for view in claimed:
                 if view.task.state in {State.PENDING, State.RETRYING}:
                     waiting += 1

@@ -15,10 +15,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from router.flow.roster import RIGHT_ASKED_AGAIN_S, Key, LiveProvider, LiveTarget, ProbeRight
+from router.leases import CircuitKey, CircuitNews, CircuitSeen, CircuitWord, Grant, Want
 from router.policy.health import Bar, Circuit, CircuitState, Ticket, Transition
 from router.policy.route import Standing
 from router.policy.rules import Provider
-from router.world import CircuitKey, CircuitNews, CircuitSeen, CircuitWord, Grant, Want
 
 
 class SharedFleet(ABC):

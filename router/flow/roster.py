@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+from router.leases import Grant, Want
 from router.policy.health import Account, Bar, Circuit, CircuitState, Outlook
 from router.policy.pace import Allowance, Bucket, Latency, RetryBudget, Slots
 from router.policy.route import RESTING, Standing
 from router.policy.rules import Credential, Provider
-from router.world import Grant, Want
 
 ACCOUNT = "account"  # every credential of the provider is at rest
 PROBE_ASKED_AGAIN_S = 1.0

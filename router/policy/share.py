@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from router.world import Want
+from router.leases import Want
 
 WHOLE = 1_000  # thousandths of a token
 TURN_MS = 10_000  # how long a place that cannot be divided stays with one life

@@ -39,6 +39,8 @@ class Books:
 
     def post(self, task_id: str, posting: Posting) -> None:
         """Write down what a step does to the books of a task."""
+        for hold in posting.holds:
+            self._balances.setdefault(hold.pair, Balance(*hold.pair, 0, 0))  # a hold of nothing uses its window too
         self._ledger.setdefault(task_id, []).extend(posting.lines)
         for pair, (held, spent) in posting.changes().items():
             before = self._balances.get(pair, Balance(*pair, 0, 0))

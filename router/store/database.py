@@ -21,8 +21,8 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from router.store.lane import Job
-from router.store.migration import SchemaRefused, migrate
-from router.store.verbs import Steps, Undone
+from router.store.migration import CannotOpen, SchemaRefused, migrate
+from router.store.steps import Steps, Undone
 from router.world import Unavailable
 
 A = TypeVar("A")
@@ -49,10 +49,6 @@ ENGINE_TROUBLE = frozenset(
     }
 )
 PLACES = tuple(map(str, range(1, 65)))
-
-
-class CannotOpen(Exception):  # noqa: N818 - it is what the operator is told
-    """The database cannot be used; the text is one line that says why."""
 
 
 class FileLock:
@@ -234,7 +230,7 @@ def _try_in_savepoint(connection: sqlite3.Connection, job: Job) -> None:
 def _try(connection: sqlite3.Connection, job: Job) -> None:
     """Execute one verb; an engine in trouble ends the batch, any other exception is this verb's own."""
     try:
-        job.answer = drive(connection, job.steps)
+        job.answer = drive(connection, job.begin())
     except Undone:
         raise
     except sqlite3.Error as trouble:

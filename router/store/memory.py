@@ -8,15 +8,18 @@ Money goes through `policy.budget` and `books`, moves through `task.apply`. Know
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
+from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.policy import budget
 from router.provider import Handle
 from router.store.books import Books
+from router.store.shares import Shares
 from router.task import Attempt, AttemptState, Move, State, Task, accepted, apply, swept
 from router.world import (
+    ENDED_MAX,
     Admitted,
     Backlog,
     Balance,
@@ -41,10 +44,13 @@ WAITING = frozenset({State.PENDING, State.RETRYING})
 class MemoryStore:
     """All rows in dicts. `writes` counts the writing verbs called, for tests that hold the flow to its envelope."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, *, shared: bool = False) -> None:
+        """Start empty. `shared`: several lives may use it at once."""
         self.writes: Counter[str] = Counter()
         self.books = Books()
+        self.shares = Shares()
+        self.shared = shared
+        self._listeners: list[Callable[[str], None]] = []
         self._tasks: dict[str, Task] = {}
         self._attempts: dict[str, dict[int, Attempt]] = {}
         self._swept: set[str] = set()
@@ -66,15 +72,39 @@ class MemoryStore:
         self._write("heartbeat")
         return self._beat(owner, now)
 
-    async def claim(self, owner: Owner, silent_since: int, limit: int, now: int) -> tuple[TaskView, ...]:
-        """Take over what belongs to no life that was heard after `silent_since`; a superseded life gets nothing."""
+    async def leave(self, owner: Owner) -> None:
+        """End a life: it was heard last at the beginning of time."""
+        self._write("leave")
+        if self._is_latest(owner):
+            self._lives[owner.replica] = (owner.epoch, 0)
+        self.shares.leave(owner.epoch)
+
+    async def claim(self, owner: Owner, silent_ms: int, limit: int, now: int) -> tuple[TaskView, ...]:
+        """Take over what belongs to no life that was heard within `silent_ms`; a superseded life gets nothing."""
         self._write("claim")
         if not self._beat(owner, now):
             return ()
-        awake = {epoch for epoch, beat_at in self._lives.values() if beat_at > silent_since} | {owner.epoch}
+        awake = self._awake(owner, silent_ms, now)
         left = [task for task in self._tasks.values() if task.fence not in awake]
         left = [task for task in left if not task.is_terminal or self._out(task.id)]
-        taken = [task.id for task in sorted(left, key=_turn)[:limit]]
+        return self._take_over(owner, sorted(left, key=_turn)[:limit])
+
+    async def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> tuple[TaskView, ...]:
+        """Take over from every other life what it will not come to soon."""
+        self._write("relieve")
+        if not self._beat(owner, now):
+            return ()
+        theirs: dict[int, list[Task]] = {}
+        for task in sorted(self._tasks.values(), key=_turn):
+            due = task.not_before is None or task.not_before <= now
+            if task.fence != owner.epoch and task.state in WAITING and due:
+                theirs.setdefault(task.fence, []).append(task)
+        left = [task for tasks in theirs.values() for task in tasks[leave : leave + limit]]
+        return self._take_over(owner, sorted(left, key=_turn)[:limit])
+
+    def _take_over(self, owner: Owner, tasks: Sequence[Task]) -> tuple[TaskView, ...]:
+        """Make tasks, and their attempts that are out, the owner's."""
+        taken = [task.id for task in tasks]
         for task_id in taken:
             task = self._tasks[task_id]
             self._tasks[task_id] = replace(task, owner=owner.replica, fence=owner.epoch, version=task.version + 1)
@@ -180,6 +210,49 @@ class MemoryStore:
         if row is None:
             return None
         return TooLate(row) if row.is_terminal else Cancelled(self._moved(apply(row, move), move), row.state)
+
+    # -- what daemons share -------------------------------------------------------------------------------------------
+
+    async def share(self, owner: Owner, wants: Sequence[Want], silent_ms: int, now: int) -> tuple[Grant, ...]:
+        """Lease places and tokens."""
+        self._write("share")
+        if not self._is_latest(owner):
+            return ()
+        return self.shares.share(owner.epoch, wants, self._awake(owner, silent_ms, now), now)
+
+    async def exchange(self, owner: Owner, news: Sequence[CircuitNews], now: int) -> tuple[CircuitSeen, ...]:
+        """Tell of circuits and hear of them."""
+        self._write("exchange")
+        return self.shares.exchange(owner.epoch, news, now)
+
+    async def lease_probe(self, owner: Owner, key: CircuitKey, lease_ms: int, silent_ms: int, now: int) -> bool:
+        """Take the right to probe."""
+        self._write("lease_probe")
+        return self.shares.lease_probe(owner.epoch, key, lease_ms, self._awake(owner, silent_ms, now), now)
+
+    async def halted(self, owner: Owner) -> tuple[tuple[str, str], ...]:
+        """List what others have ended."""
+        self._read()
+        ended = [task for task in self._tasks.values() if task.is_terminal]
+        mine = [task for task in ended if any(one.fence == owner.epoch for one in self._out(task.id))]
+        return tuple((task.tenant, task.id) for task in sorted(mine, key=lambda task: task.id))
+
+    async def ended(self, tasks: Sequence[tuple[str, str]]) -> tuple[Task, ...]:
+        """Read which have ended."""
+        self._read()
+        if len(tasks) > ENDED_MAX:
+            raise ValueError(f"{len(tasks)} tasks are asked for at once; {ENDED_MAX} may be")
+        rows = [self._row(tenant, task_id) for tenant, task_id in sorted(set(tasks), key=lambda pair: pair[1])]
+        return tuple(row for row in rows if row is not None and row.is_terminal)
+
+    def hint(self, topic: str) -> None:
+        """Tell everybody who listens."""
+        for hear in self._listeners:
+            hear(topic)
+
+    def listen(self, hear: Callable[[str], None]) -> None:
+        """Hear what anybody tells, also oneself."""
+        self._listeners.append(hear)
 
     # -- reads --------------------------------------------------------------------------------------------------------
 
@@ -300,11 +373,18 @@ class MemoryStore:
         rows = self._attempts[task.id]
         return TaskView(task, tuple(rows[n] for n in sorted(rows)))
 
+    def _is_latest(self, owner: Owner) -> bool:
+        return self._lives.get(owner.replica, (0, 0))[0] == owner.epoch
+
     def _beat(self, owner: Owner, now: int) -> bool:
-        latest = self._lives.get(owner.replica, (0, 0))[0] == owner.epoch
+        latest = self._is_latest(owner)
         if latest:
             self._lives[owner.replica] = (owner.epoch, now)
         return latest
+
+    def _awake(self, owner: Owner, silent_ms: int, now: int) -> set[int]:
+        """The epochs of the lives that were heard lately, and the asker's."""
+        return {epoch for epoch, beat_at in self._lives.values() if beat_at > now - silent_ms} | {owner.epoch}
 
     def _moved(self, after: Task, move: Move) -> Task:
         """Write a task down; when it has ended, what it still reserved goes back."""

@@ -32,6 +32,10 @@ insert into migration (number, name, checksum) values ($1, $2, $3)
 """
 
 
+class CannotOpen(Exception):  # noqa: N818 - it is what the operator is told
+    """The database cannot be used; the text is one line that says why."""
+
+
 class SchemaRefused(Exception):  # noqa: N818 - it is what the operator is told
     """The database's schema is not one that this version can use; the text is one line that says why."""
 

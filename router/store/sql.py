@@ -2,9 +2,13 @@
 
 Statements are constants; values are bound as `$1`, never written into the text. What belongs to a tenant is found by
 tenant and id. The exceptions are the fleet's own reads, which look across tenants to find work and name the tenant of
-what they found (`WAITING`, `BACKLOG`, `FENCES`, `ORPHANS`, `ORPHANS_OUT`, `TO_SWEEP`, `TO_FORGET`), and the audit of
-one task (`LEDGER`). `{task}` and `{attempt}` stand for the columns of `rows`, put in once when this file is loaded.
-Floor 3.
+what they found (`WAITING`, `BACKLOG`, `FENCES`, `ORPHANS`, `ORPHANS_OUT`, `RUNNABLE`, `HALTED`, `ENDED`, `TO_SWEEP`,
+`TO_FORGET`), and the audit of one task (`LEDGER`). `{task}` and `{attempt}` stand for the columns of `rows`, put in
+when this file is loaded.
+
+Two things are said so that both engines understand them. A row is locked by an update that changes nothing, and read
+by what that returns; SQLite has one writer and needs no lock, PostgreSQL waits for it. And `SKIP_LOCKED` is a comment
+to SQLite; the driver of PostgreSQL takes the comment signs away. Floor 3.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from router.store.rows import ATTEMPT_COLUMNS, TASK_COLUMNS
 
 LIVE = "('pending', 'running', 'retrying')"
 OUT = "('intent', 'accepted')"
+SKIP_LOCKED = "/* for update of task skip locked */"
 
 
 def _expand(text: str) -> str:
@@ -26,6 +31,7 @@ def _expand(text: str) -> str:
         "attempt values": ", ".join(f"${place}" for place in range(1, len(ATTEMPT_COLUMNS) + 1)),
         "live": LIVE,
         "out": OUT,
+        "skip locked": SKIP_LOCKED,
     }
     for name, columns in parts.items():
         text = text.replace(f"{{{name}}}", columns)
@@ -42,6 +48,11 @@ insert into task ({task columns}) values ({task values}) on conflict do nothing 
 # Read a task of a tenant.
 TASK = _expand("""
 select {task} from task where task.tenant = $1 and task.id = $2
+""")
+
+# Read a task of a tenant as it is and stays until the end of the transaction.
+LOCK_TASK = _expand("""
+update task set version = version where tenant = $1 and id = $2 returning {task columns}
 """)
 
 # Read the task that a tenant's key stands for.
@@ -113,6 +124,13 @@ returning n
 # Read what one budget window has held and spent.
 BALANCE = """
 select held, spent from balance where budget = $1 and period = $2
+"""
+
+# The same, as it is and stays until the end of the transaction; one that nobody has used begins at nothing.
+LOCK_BALANCE = """
+insert into balance (budget, period, held, spent) values ($1, $2, 0, 0)
+on conflict (budget, period) do update set held = balance.held
+returning held, spent
 """
 
 # Add to what a budget window has held and spent.
@@ -232,6 +250,16 @@ HEARTBEAT = """
 update life set beat_at = $3 where replica = $1 and epoch = $2 returning epoch
 """
 
+# See whether a life is the latest of its replica.
+IS_LATEST = """
+select 1 from life where replica = $1 and epoch = $2
+"""
+
+# End a life: it was heard last at the beginning of time.
+LEAVE = """
+update life set beat_at = 0 where replica = $1 and epoch = $2
+"""
+
 # Read which lives were heard after an instant.
 AWAKE = """
 select epoch from life where beat_at > $1
@@ -255,6 +283,7 @@ select priority, created_at, id, tenant from task
 where fence = $1 and state in {live}
 order by priority, created_at, id
 limit $2
+{skip locked}
 """)
 
 # List ended tasks with an attempt that is still out, and their fences.
@@ -262,6 +291,16 @@ ORPHANS_OUT = _expand("""
 select task.priority, task.created_at, task.id, task.tenant, task.fence
 from attempt join task on task.id = attempt.task_id and task.tenant = attempt.tenant
 where attempt.state in {out} and task.state not in {live}
+{skip locked}
+""")
+
+# List what waits for one life and could start now, beyond its best.
+RUNNABLE = _expand("""
+select priority, created_at, id, tenant from task
+where fence = $1 and state in {live} and state <> 'running' and (not_before is null or not_before <= $2)
+order by priority, created_at, id
+limit $4 offset $3
+{skip locked}
 """)
 
 # Take a task over.
@@ -272,6 +311,87 @@ update task set owner = $3, fence = $4, version = version + 1 where tenant = $1 
 # Take over those of its attempts that are out.
 CLAIM_ATTEMPTS = _expand("""
 update attempt set fence = $3 where tenant = $1 and task_id = $2 and state in {out}
+""")
+
+# -- what daemons share -----------------------------------------------------------------------------------------------
+
+# Read a provider's bucket of starts; who has read it divides the provider's places until the transaction ends.
+LOCK_PACE = """
+insert into pace (provider, tokens, filled_at) values ($1, -1, 0)
+on conflict (provider) do update set tokens = pace.tokens
+returning tokens, filled_at
+"""
+
+# Write down what is left in a bucket.
+PUT_PACE = """
+update pace set tokens = $2, filled_at = $3 where provider = $1
+"""
+
+# Read who holds places of a provider, and could use how many.
+PLACES = """
+select epoch, places, need from place where provider = $1
+"""
+
+# Write down what a life holds of a provider's places.
+PUT_PLACES = """
+insert into place (provider, epoch, places, need) values ($1, $2, $3, $4)
+on conflict (provider, epoch) do update set places = excluded.places, need = excluded.need
+"""
+
+# Let go of the places that a life holds.
+DELETE_PLACES = """
+delete from place where epoch = $1
+"""
+
+# Write down the move of a circuit.
+PUT_CIRCUIT = """
+insert into circuit (provider, target, model, state, until_at, openings, pinned, version, epoch)
+values ($1, $2, $3, $4, $5, $6, $7, 1, $8)
+on conflict (provider, target, model) do update set
+    state = excluded.state, until_at = excluded.until_at, openings = excluded.openings, pinned = excluded.pinned,
+    version = circuit.version + 1, epoch = excluded.epoch, holder = null, held_until = null
+"""
+
+# Hand the right to probe back, if it is held by that life.
+RETURN_PROBE = """
+update circuit set holder = null, held_until = null
+where provider = $1 and target = $2 and model = $3 and holder = $4
+"""
+
+# Read every circuit.
+CIRCUITS = """
+select provider, target, model, state, until_at, openings, pinned, version, epoch from circuit
+order by provider, target, model
+"""
+
+# Read an open circuit as it is and stays until the end of the transaction.
+LOCK_CIRCUIT = """
+update circuit set holder = holder
+where provider = $1 and target = $2 and model = $3 and state = 'open' and pinned = 0
+returning until_at, holder, held_until
+"""
+
+# Give the right to probe.
+LEASE_PROBE = """
+update circuit set holder = $4, held_until = $5 where provider = $1 and target = $2 and model = $3
+"""
+
+# List the tasks of a life that have ended while an attempt is out.
+HALTED = _expand("""
+select distinct task.tenant, task.id
+from attempt join task on task.id = attempt.task_id and task.tenant = attempt.tenant
+where attempt.state in {out} and attempt.fence = $1 and task.state not in {live}
+order by task.id
+""")
+
+# Read those of 32 tasks that have ended.
+ENDED = _expand("""
+with asked (id) as (
+    values ($1), ($2), ($3), ($4), ($5), ($6), ($7), ($8), ($9), ($10), ($11), ($12), ($13), ($14), ($15), ($16),
+    ($17), ($18), ($19), ($20), ($21), ($22), ($23), ($24), ($25), ($26), ($27), ($28), ($29), ($30), ($31), ($32)
+)
+select {task} from asked join task on task.id = asked.id and task.state not in {live}
+order by task.id
 """)
 
 # -- housekeeping -----------------------------------------------------------------------------------------------------
@@ -293,6 +413,7 @@ where task.sweep_at <= $1
     and not exists (select 1 from attempt where attempt.task_id = task.id and attempt.state in {out})
 order by task.sweep_at, task.id
 limit $2
+{skip locked}
 """)
 
 # Read the late results of a task's attempts.
@@ -318,6 +439,7 @@ where completed_at < $1
     and not exists (select 1 from attempt where attempt.task_id = task.id and attempt.state in {out})
 order by completed_at, id
 limit $2
+{skip locked}
 """)
 
 # Delete a task.

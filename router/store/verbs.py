@@ -10,9 +10,8 @@ the caller has. Floor 3.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from router.policy import budget
 from router.policy.budget import Balances, Hold, Posting
@@ -30,6 +29,8 @@ from router.store.rows import (
     row_of_task,
     task_of_row,
 )
+from router.store.sharing import Sharing
+from router.store.steps import Steps, Undone
 from router.task import (
     NANOS_MAX,
     Attempt,
@@ -59,54 +60,52 @@ from router.world import (
     TooLate,
 )
 
-A = TypeVar("A")
-Query = tuple[str, tuple[Any, ...]]
-Steps = Generator[Query, list[Row], A]
-
 ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Undone(Exception):  # noqa: N818 - it names what happened
-    """The verb's answer is that it did not happen; what it has written must be rolled back."""
-
-    def __init__(self, answer: object) -> None:
-        """Carry the answer to the driver."""
-        super().__init__()
-        self.answer = answer
-
-
-class Verbs:
+class Verbs(Sharing):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------
 
     def register(self, replica: str, now: int) -> Steps[Owner]:
         """Begin a life."""
-        rows = yield sql.REGISTER, (replica, now)
+        rows = yield sql.REGISTER, (replica, (yield from self._instant(now)))
         return Owner(replica, rows[0][0])
 
     def heartbeat(self, owner: Owner, now: int) -> Steps[bool]:
         """Note a sign of life."""
-        rows = yield sql.HEARTBEAT, (owner.replica, owner.epoch, now)
+        rows = yield sql.HEARTBEAT, (owner.replica, owner.epoch, (yield from self._instant(now)))
         return bool(rows)
 
-    def claim(self, owner: Owner, silent_since: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:
+    def leave(self, owner: Owner) -> Steps[None]:
+        """End a life."""
+        yield sql.LEAVE, (owner.replica, owner.epoch)
+        yield sql.DELETE_PLACES, (owner.epoch,)
+
+    def claim(self, owner: Owner, silent_ms: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:
         """Take over the best of what silent lives left: the best of each fence first, then the best of those."""
         if not (yield from self.heartbeat(owner, now)):
             return ()
-        awake = {epoch for (epoch,) in (yield sql.AWAKE, (silent_since,))} | {owner.epoch}
+        awake = yield from self._awake(owner, silent_ms, now)
         found: list[Row] = []
         for (fence,) in (yield sql.FENCES, ()):
             if fence not in awake:
                 found += yield sql.ORPHANS, (fence, limit)
         found += [row[:4] for row in (yield sql.ORPHANS_OUT, ()) if row[4] not in awake]
-        views: list[TaskView] = []
-        for _priority, _created_at, task_id, tenant in sorted(found)[:limit]:
-            yield sql.CLAIM_TASK, (tenant, task_id, owner.replica, owner.epoch)
-            yield sql.CLAIM_ATTEMPTS, (tenant, task_id, owner.epoch)
-            views += _views_of((yield sql.VIEW, (tenant, task_id)))
-        return tuple(views)
+        return (yield from self._take_over(owner, sorted(found)[:limit]))
+
+    def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:
+        """Take over from every other life what it will not come to soon."""
+        if not (yield from self.heartbeat(owner, now)):
+            return ()
+        at = yield from self._instant(now)
+        found: list[Row] = []
+        for (fence,) in (yield sql.FENCES, ()):
+            if fence != owner.epoch:
+                found += yield sql.RUNNABLE, (fence, at, leave, limit)
+        return (yield from self._take_over(owner, sorted(found)[:limit]))
 
     # -- the life of a task -------------------------------------------------------------------------------------------
 
@@ -192,14 +191,14 @@ class Verbs:
 
     def cancel(self, tenant: str, task_id: str, move: Move) -> Steps[Cancelled | TooLate | None]:
         """Read the row as it is now and end it."""
-        row = yield from self._task(tenant, task_id)
-        if row is None:
+        rows = yield sql.LOCK_TASK, (tenant, task_id)
+        if not rows:
             return None
+        row = task_of_row(rows[0])
         if row.is_terminal:
             return TooLate(row)
         after = yield from self.move(row, move)
-        if isinstance(after, Stale):
-            raise Undone(None if after.task is None else TooLate(after.task))
+        assert isinstance(after, Task), "a row that is locked is not stale"
         return Cancelled(after, row.state)
 
     # -- reads --------------------------------------------------------------------------------------------------------
@@ -235,7 +234,11 @@ class Verbs:
 
     def balances(self, names: Sequence[tuple[str, str]]) -> Steps[tuple[Balance, ...]]:
         """Read balances, each once."""
-        found = yield from self._balances(names)
+        found: dict[tuple[str, str], Balance] = {}
+        for pair in names:
+            rows = yield sql.BALANCE, pair
+            if rows:
+                found[pair] = Balance(*pair, *rows[0])
         return tuple(found.values())
 
     def ledger(self, task_id: str) -> Steps[tuple[LedgerEntry, ...]]:
@@ -276,6 +279,15 @@ class Verbs:
         yield from ()
 
     # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _take_over(self, owner: Owner, found: Sequence[Row]) -> Steps[tuple[TaskView, ...]]:
+        """Make tasks, and their attempts that are out, the owner's."""
+        views: list[TaskView] = []
+        for _priority, _created_at, task_id, tenant in found:
+            yield sql.CLAIM_TASK, (tenant, task_id, owner.replica, owner.epoch)
+            yield sql.CLAIM_ATTEMPTS, (tenant, task_id, owner.epoch)
+            views += _views_of((yield sql.VIEW, (tenant, task_id)))
+        return tuple(views)
 
     def _task(self, tenant: str, task_id: str) -> Steps[Task | None]:
         rows = yield sql.TASK, (tenant, task_id)
@@ -326,14 +338,11 @@ class Verbs:
         return [Hold(*row) for row in rows]
 
     def _balances_for(self, demands: Sequence[Demand]) -> Steps[Balances]:
-        return (yield from self._balances([(one.budget, one.window) for one in demands]))
-
-    def _balances(self, pairs: Sequence[tuple[str, str]]) -> Steps[dict[tuple[str, str], Balance]]:
+        """Read the balances that a decision needs, in one order everywhere, so that no two wait for each other."""
         found: dict[tuple[str, str], Balance] = {}
-        for pair in pairs:
-            rows = yield sql.BALANCE, pair
-            if rows:
-                found[pair] = Balance(*pair, *rows[0])
+        for pair in sorted({(one.budget, one.window) for one in demands}):
+            (row,) = yield sql.LOCK_BALANCE, pair
+            found[pair] = Balance(*pair, *row)
         return found
 
     def _post(self, task: Task, posting: Posting) -> Steps[None]:
@@ -343,7 +352,7 @@ class Verbs:
             where = (line.part, line.n, line.entry, line.budget, line.window)
             what = (line.held_delta, line.spent_delta, line.provider, line.model, line.at)
             yield sql.APPEND_LINE, (*key, *where, *what)
-        for pair, change in posting.changes().items():
+        for pair, change in sorted(posting.changes().items()):
             yield sql.POST_BALANCE, (*pair, *change)
         for hold in posting.gone:
             yield sql.DELETE_HOLD, (*key, hold.n, *hold.pair)

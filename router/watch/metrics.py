@@ -43,9 +43,10 @@ from router.events import (
 )
 from router.outcome import SUCCEEDED, Billed
 from router.policy.rules import Model, Ruleset, Target
-from router.task import NANOS_PER_USD, Priority, State
+from router.task import NANOS_PER_USD, TERMINAL, Priority, State
 
 OTHER = "other"
+APPLIED, REJECTED = "applied", "rejected"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 RENDER_EVERY_S = 1.0
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180, 600)
@@ -124,6 +125,7 @@ class Metrics:
         self._known = Known.of(rules())
         self._rendering: asyncio.Task[bytes] | None = None
         self._page: tuple[float, bytes] | None = None
+        self._begin_at_zero()
 
     # -- what is told ---------------------------------------------------------------------------------------------
 
@@ -156,9 +158,10 @@ class Metrics:
                 self._count("rehost_bytes_total", size)
             case ConfigApplied():
                 self._known = Known.of(self._rules())
-                self._count("config_reloads_total", 1, "applied")
+                self._begin_at_zero()
+                self._count("config_reloads_total", 1, APPLIED)
             case ConfigRejected():
-                self._count("config_reloads_total", 1, "rejected")
+                self._count("config_reloads_total", 1, REJECTED)
             case (
                 TaskRetrying()
                 | TaskInterrupted()
@@ -233,6 +236,18 @@ class Metrics:
             gauge.clear()  # what a reload took away must not stand on
             for labels, value in rows.items():
                 gauge.labels(*labels).set(value)
+
+    def _begin_at_zero(self) -> None:
+        """Show the counters whose labels are a closed set before they count.
+
+        Prometheus cannot see the step of a counter that appears with its first one: the first file that is rejected
+        would raise no alert, and the share of successes of a model that never had one would be missing, not 0.
+        """
+        for result in (APPLIED, REJECTED):
+            self._count("config_reloads_total", 0, result)
+        for model in self._known.models:
+            for state in TERMINAL:
+                self._count("tasks_finished_total", 0, model, state.value)
 
     # -- labels -----------------------------------------------------------------------------------------------------
 

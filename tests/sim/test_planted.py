@@ -30,9 +30,9 @@ class IntentSkipped(MemoryStore):
 class ResubmitAfterRestart(MemoryStore):
     """Takes what was running when the daemon died for something that never happened."""
 
-    async def claim(self, owner, silent_since, limit, now):
+    async def claim(self, owner, silent_ms, limit, now):
         claimed = []
-        for view in await super().claim(owner, silent_since, limit, now):
+        for view in await super().claim(owner, silent_ms, limit, now):
             out = self._out(view.task.id)
             if view.task.state is State.RUNNING and out:
                 del self._attempts[view.task.id][out[0].n]
@@ -64,8 +64,8 @@ class RemoteIdSavedLate(MemoryStore):
 class StaleFenceAccepted(MemoryStore):
     """Takes tasks over without a new version, and lets the daemon that was replaced go on writing."""
 
-    async def claim(self, owner, silent_since, limit, now):
-        claimed = [view.task for view in await super().claim(owner, silent_since, limit, now)]
+    async def claim(self, owner, silent_ms, limit, now):
+        claimed = [view.task for view in await super().claim(owner, silent_ms, limit, now)]
         for task in claimed:
             self._tasks[task.id] = replace(task, version=task.version - 1)
         return tuple(self._view(self._tasks[task.id]) for task in claimed)

@@ -187,7 +187,7 @@ async def test_at_most_one_attempt_of_a_part_is_out(store):
     here = await Cast(store).own("here")
     await Cast(store).open(await Cast(store).admit(a_task(owner="here", fence=here.epoch)))
     there = await Cast(store).own("there")
-    (view,) = await store.claim(there, LATER, 10, LATER)
+    (view,) = await store.claim(there, 0, 10, LATER)
     again = an_attempt(view.task, n=2, part=view.attempts[0].part)
 
     assert await store.open_attempt(view.task, again, begin(), ()) == Stale(view.task)

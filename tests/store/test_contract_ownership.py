@@ -55,13 +55,13 @@ async def test_a_new_life_takes_over_what_its_former_self_left(store):
     first = await cast.own()
     task = await cast.admit(a_task(1, fence=first.epoch))
     second = await cast.own()
-    (view,) = await store.claim(second, LATER, 10, LATER)
+    (view,) = await store.claim(second, 0, 10, LATER)
 
     assert view.task == replace(task, fence=second.epoch, version=task.version + 1)
     assert await store.view("acme", task.id) == view
     assert await store.waiting(second, 10) == (view.task,)
     assert await store.waiting(first, 10) == ()
-    assert await store.claim(second, LATER, 10, LATER) == ()
+    assert await store.claim(second, 0, 10, LATER) == ()
 
 
 async def test_live_tasks_and_ended_ones_with_an_attempt_out_are_taken_over(store):
@@ -77,7 +77,7 @@ async def test_live_tasks_and_ended_ones_with_an_attempt_out_are_taken_over(stor
     await store.cancel("acme", cancelled.task.id, cancel_it())
     await store.cancel("acme", (await cast.admit(a_task(7))).id, cancel_it())
     owner = await cast.own()
-    views = await store.claim(owner, LATER, 10, LATER)
+    views = await store.claim(owner, 0, 10, LATER)
 
     assert ids(views) == [1, 2, 3, 4, 6]
     assert {view.task.fence for view in views} == {owner.epoch}
@@ -100,7 +100,7 @@ async def test_taking_over_is_in_batches_best_priority_and_oldest_first(store):
     await store.cancel("acme", late.task.id, cancel_it())
     owner = await cast.own("d")
     batches = []
-    while views := await store.claim(owner, LATER, 3, LATER):
+    while views := await store.claim(owner, 0, 3, LATER):
         batches.append(ids(views))
 
     assert batches == [[2, 5, 4], [9, 1, 3], [0]]
@@ -114,20 +114,20 @@ async def test_a_life_that_was_heard_lately_loses_nothing(store):
     await cast.admit(a_task(2, owner="silent", fence=silent.epoch))
     owner = await cast.own("new", LATER)
 
-    assert ids(await store.claim(owner, LATER - 1, 10, LATER)) == [2]
-    assert await store.claim(owner, LATER - 1, 10, LATER) == ()
+    assert ids(await store.claim(owner, 1, 10, LATER)) == [2]
+    assert await store.claim(owner, 1, 10, LATER) == ()
     # Silent since then means: not heard after that instant.
-    assert ids(await store.claim(owner, LATER, 10, LATER)) == [1]
+    assert ids(await store.claim(owner, 0, 10, LATER)) == [1]
 
 
 async def test_taking_over_is_a_sign_of_life(store):
     cast = Cast(store)
     first = await cast.own("first")
-    await store.claim(first, NOW, 10, LATER)
+    await store.claim(first, 1_000, 10, LATER)
     await cast.admit(a_task(1, owner="first", fence=first.epoch))
     second = await cast.own("second")
 
-    assert await store.claim(second, LATER - 1, 10, LATER) == ()
+    assert await store.claim(second, 1, 10, LATER) == ()
 
 
 async def test_a_life_that_was_replaced_takes_over_nothing(store):
@@ -136,7 +136,7 @@ async def test_a_life_that_was_replaced_takes_over_nothing(store):
     owner = await cast.own()
     task = await cast.admit(a_task(1, fence=owner.epoch))
 
-    assert await store.claim(zombie, LATER, 10, LATER) == ()
+    assert await store.claim(zombie, 0, 10, LATER) == ()
     assert (await store.view("acme", task.id)).task == task
 
 
@@ -145,7 +145,7 @@ async def test_the_old_life_starts_and_moves_nothing_that_was_taken_over(store, 
     cast = Cast(store)
     await cast.own()
     task = await cast.admit(None, demand())
-    (taken,) = await store.claim(await cast.own(), LATER, 10, LATER)
+    (taken,) = await store.claim(await cast.own(), 0, 10, LATER)
     before = await picture_of(store, task)
     calls = {
         "open_attempt": lambda: store.open_attempt(task, an_attempt(task), begin(), ()),
@@ -163,7 +163,7 @@ async def test_the_old_life_ends_nothing_that_was_taken_over(store, verb):
     opened = await cast.open(await cast.admit(None, demand()))
     if verb == "hear":
         await store.cancel("acme", opened.task.id, cancel_it())
-    (taken,) = await store.claim(await cast.own(), LATER, 10, LATER)
+    (taken,) = await store.claim(await cast.own(), 0, 10, LATER)
     before = await picture_of(store, opened.task)
     calls = {
         "accept": lambda: store.accept(opened.attempt, HANDLE, LATER),
@@ -181,7 +181,7 @@ async def test_the_new_life_ends_what_the_old_one_began(store):
     await cast.own()
     opened = await cast.open(await cast.admit(None, demand()))
     await store.accept(opened.attempt, HANDLE, LATER)
-    (taken,) = await store.claim(await cast.own(), LATER, 10, LATER)
+    (taken,) = await store.claim(await cast.own(), 0, 10, LATER)
     (attempt,) = taken.attempts
     task = await store.close_attempt(taken.task, end(attempt), deliver())
 

@@ -150,7 +150,7 @@ class Script:
         return self._owner(), self.now
 
     def claim(self):
-        return self._owner(), self.now - self.dice.choice([0, 0, 300]), self.dice.choice([1, 2, 30]), self.now
+        return self._owner(), self.dice.choice([0, 0, 300]), self.dice.choice([1, 2, 30]), self.now
 
     def admit(self):
         owner, tenant = self.owners[-1], self.dice.choice(TENANTS)

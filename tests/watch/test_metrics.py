@@ -111,6 +111,21 @@ async def test_a_reload_brings_its_names():
     assert seen["pointsman_config_reloads_total", labels(result="applied")] == 1
 
 
+async def test_a_counter_of_closed_labels_stands_at_zero_before_it_counts():
+    rules = [RULES]
+    metrics = make(rules=lambda: rules[0])
+    rules[0] = replace(RULES, models={**RULES.models, "new": RULES.models["m"]})
+    metrics.read(ConfigApplied(AT, "1" * 16, "0" * 16))
+
+    seen = await samples(metrics)
+    assert seen["pointsman_config_reloads_total", labels(result="rejected")] == 0
+    for model in ("m", "new"):
+        assert {
+            status: seen["pointsman_tasks_finished_total", labels(model=model, status=status)]
+            for status in ("succeeded", "failed", "cancelled", "expired")
+        } == {"succeeded": 0, "failed": 0, "cancelled": 0, "expired": 0}
+
+
 async def test_levels_are_read_at_the_scrape_and_what_is_gone_disappears():
     levels = [
         Levels(

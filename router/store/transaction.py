@@ -1,0 +1,273 @@
+"""Verbs on a PostgreSQL connection: many in one transaction and few round trips, or one by one.
+
+**Together.** Verbs called at the same moment advance in step: whatever statement several of them ask for goes to the
+server once, with all their values, and its rows are told apart by a number that is added to each. So a crowd of
+submits costs as many round trips as one. A verb that decides about money (it locks a balance) waits until the others
+are through and then runs alone to its end, because inside a transaction a lock keeps nobody out.
+
+**One by one.** If any verb of the crowd must be undone, or fails, everything is rolled back and done again, each verb
+in a savepoint of its own. Guards make that safe: nothing was written.
+
+What the server or the network cannot do is `Unavailable` for the whole batch. If the connection breaks while the
+commit is on its way, the server is asked later what became of the transaction: an answer is never guessed. Floor 3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, TypeVar
+
+import asyncpg
+
+from router.store import sql
+from router.store.lane import Job
+from router.store.rows import Row
+from router.store.steps import Query, Steps, Undone
+from router.world import Unavailable
+
+A = TypeVar("A")
+
+TRIES_MAX = 4
+COMMITTED = "committed"
+XID = "select cast(pg_current_xact_id() as text)"
+PLACE = re.compile(r"\$(\d+)")
+NUL, REPLACEMENT = "\x00", "\ufffd"
+
+# Somebody else was quicker: nothing is wrong, and it may work the next time. A number taken meanwhile is of that kind.
+QUICKER = (
+    asyncpg.exceptions.TransactionRollbackError,
+    asyncpg.exceptions.LockNotAvailableError,
+    asyncpg.exceptions.UniqueViolationError,
+)
+# The server or the way to it is in trouble.
+TROUBLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.exceptions.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.PostgresSystemError,
+    asyncpg.exceptions.ReadOnlySQLTransactionError,
+    asyncpg.exceptions.InsufficientPrivilegeError,
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    asyncpg.exceptions.InternalClientError,
+)
+# Asks what became of a transaction; the answer is `committed` or not.
+Settle = Callable[[str], Awaitable[bool]]
+
+
+class Redo(Exception):  # noqa: N818 - it names what happens next
+    """A verb of the crowd must be undone or has failed, so that all are done again one by one."""
+
+
+async def write(connection: Any, batch: Sequence[Job], settle: Settle) -> float | None:
+    """Execute verbs in one transaction; returns the seconds of its commit, None when nothing was committed."""
+    trouble: Exception = Redo()
+    for number in range(TRIES_MAX):
+        try:
+            return await _transact(connection, batch, settle, alone=number > 0)
+        except Redo:
+            await _roll_back(connection)
+        except QUICKER as quicker:
+            trouble = quicker
+            await _roll_back(connection)
+        except Exception as found:
+            connection.terminate()
+            if not is_trouble(connection, found):
+                raise
+            trouble = found
+        if connection.is_closed():
+            break
+    fail(batch, trouble)
+    return None
+
+
+async def _transact(connection: Any, batch: Sequence[Job], settle: Settle, *, alone: bool) -> float:
+    await connection.execute("begin")
+    number = await connection.fetchval(XID)
+    if alone:
+        for job in batch:
+            await _do_in_savepoint(connection, job)
+    else:
+        await _do_together(connection, batch)
+    began = perf_counter()
+    try:
+        await connection.execute("commit")
+    except Exception as lost:
+        if not is_trouble(connection, lost) or not await settle(number):
+            raise
+    return perf_counter() - began
+
+
+async def read(connection: Any, batch: Sequence[Job]) -> None:
+    """Execute reads, each statement in a moment of its own."""
+    try:
+        await _do_together(connection, batch)
+    except Redo:
+        for job in batch:
+            await _do_alone(connection, job)
+    except Exception as trouble:
+        if not is_trouble(connection, trouble):
+            raise
+        fail(batch, trouble)
+        connection.terminate()
+
+
+def is_trouble(connection: Any, found: Exception) -> bool:
+    """Whether an exception says that the server cannot serve, and not that a verb is wrong."""
+    return isinstance(found, TROUBLE) or connection.is_closed()
+
+
+def fail(batch: Sequence[Job], trouble: Exception) -> None:
+    """Tell everybody in a batch that nothing is known to have been written."""
+    for job in batch:
+        job.answer = None
+        job.failure = Unavailable(f"the database cannot serve: {describe(trouble)}")
+
+
+def describe(trouble: Exception) -> str:
+    """One line about an exception, without what stands in a row."""
+    said = str(trouble).partition("\n")[0]
+    return said or ("it did not answer in time" if isinstance(trouble, TimeoutError) else type(trouble).__name__)
+
+
+# -- together ---------------------------------------------------------------------------------------------------------
+
+
+async def _do_together(connection: Any, batch: Sequence[Job]) -> None:
+    """Advance all verbs in step, then those that lock money one after the other; `Redo` when that cannot be."""
+    try:
+        await _advance_all(connection, batch)
+    except (*QUICKER, *TROUBLE):
+        raise
+    except (asyncpg.exceptions.PostgresError, asyncpg.exceptions.InterfaceError) as wrong:
+        if connection.is_closed():
+            raise
+        raise Redo from wrong
+
+
+async def _advance_all(connection: Any, batch: Sequence[Job]) -> None:
+    asking: list[tuple[Job, Steps[Any], Query]] = []
+    for job in batch:
+        _advance(asking, job, job.begin(), None)
+    parked: list[tuple[Job, Steps[Any], Query]] = []
+    while asking:
+        crowds: dict[str, list[tuple[Job, Steps[Any], Query]]] = {}
+        for one in asking:
+            if one[2][0] is sql.LOCK_BALANCE:
+                parked.append(one)
+            else:
+                crowds.setdefault(one[2][0], []).append(one)
+        asking = []
+        for text, crowd in crowds.items():
+            answers = await _ask_for_all(connection, text, [query[1] for _job, _steps, query in crowd])
+            for (job, steps, _query), rows in zip(crowd, answers, strict=True):
+                _advance(asking, job, steps, rows)
+    for job, steps, query in sorted(parked, key=lambda one: one[2][1]):
+        coming = [(job, steps, query)]
+        while coming:
+            ((_job, _steps, (text, values)),) = coming
+            rows = await _ask(connection, text, values)
+            coming = []
+            _advance(coming, job, steps, rows)
+
+
+def _advance(asking: list[tuple[Job, Steps[Any], Query]], job: Job, steps: Steps[Any], rows: list[Row] | None) -> None:
+    """Send a verb its rows, and note what it asks next or what it answers."""
+    try:
+        query = next(steps) if rows is None else steps.send(rows)
+    except StopIteration as done:
+        job.answer = done.value
+    except Exception as undone:
+        raise Redo from undone
+    else:
+        asking.append((job, steps, query))
+
+
+async def _ask_for_all(connection: Any, text: str, values: list[tuple[Any, ...]]) -> list[list[Row]]:
+    """Execute a statement for each set of values; returns the rows of each."""
+    if len(values) == 1:
+        return [await _ask(connection, text, values[0])]
+    answers: list[list[Row]] = [[] for _one in values]
+    found = await connection.fetchmany(numbered(text), [(*one, place) for place, one in enumerate(values)])
+    for row in found:
+        *own, place = row
+        answers[place].append(tuple(own))
+    return answers
+
+
+@lru_cache(maxsize=256)
+def numbered(text: str) -> str:
+    """Add a last column to what a statement returns, with a value of its own: whose rows they are."""
+    text = translated(text)
+    place = f"cast(${1 + max(map(int, PLACE.findall(text)), default=0)} as bigint)"
+    if re.search(r"\breturning\b", text):
+        return f"{text} , {place}"
+    if re.match(r"\s*(select|with)\b", text):
+        return f"select answer.*, {place} from ({text}) as answer"  # noqa: S608 - both are constants of ours
+    return f"{text} returning {place}"
+
+
+@lru_cache(maxsize=256)
+def translated(text: str) -> str:
+    """Say in PostgreSQL's words what stands in the statement as a comment."""
+    return text.replace(sql.SKIP_LOCKED, sql.SKIP_LOCKED.removeprefix("/*").removesuffix("*/"))
+
+
+# -- one by one -------------------------------------------------------------------------------------------------------
+
+
+async def _ask(connection: Any, text: str, values: tuple[Any, ...]) -> list[Row]:
+    return [tuple(row) for row in await connection.fetch(translated(text), *values)]
+
+
+async def drive(connection: Any, steps: Steps[A]) -> A:
+    """Take a verb through its steps. What PostgreSQL cannot store in a text is replaced."""
+    try:
+        text, values = next(steps)
+        while True:
+            if any(type(value) is str and NUL in value for value in values):
+                values = tuple(value.replace(NUL, REPLACEMENT) if type(value) is str else value for value in values)
+            rows = await _ask(connection, text, values)
+            text, values = steps.send(rows)
+    except StopIteration as done:
+        answer: A = done.value
+        return answer
+
+
+async def _do_in_savepoint(connection: Any, job: Job) -> None:
+    """Execute one verb of a batch; whatever becomes of it, the others are not touched."""
+    await connection.execute("savepoint verb")
+    undone = False
+    try:
+        await _do_alone(connection, job)
+        undone = job.failure is not None
+    except Undone as undo:
+        job.answer, undone = undo.answer, True
+    await connection.execute("rollback to savepoint verb" if undone else "release savepoint verb")
+
+
+async def _do_alone(connection: Any, job: Job) -> None:
+    """Execute one verb; trouble ends the batch, any other exception is this verb's own."""
+    job.failure = None
+    try:
+        job.answer = await drive(connection, job.begin())
+    except Undone:
+        raise
+    except Exception as found:
+        if isinstance(found, QUICKER) or is_trouble(connection, found):
+            raise
+        job.failure = found
+
+
+async def _roll_back(connection: Any) -> None:
+    """End a transaction without a trace; a connection that cannot is closed, which is the same to the server."""
+    try:
+        await connection.execute("rollback")
+    except Exception as trouble:
+        connection.terminate()
+        if not is_trouble(connection, trouble):
+            raise
