@@ -193,10 +193,11 @@ class LiveProvider:
 
     def want(self, waiting: int) -> Want:
         """Say what this daemon could use, with so many tasks waiting for it: it counts what was out since it asked."""
-        in_use = self.told_in_use = self.slots.in_use
-        need = min(self.places, max(in_use, self.most_in_use) + waiting)
-        self.most_in_use = in_use
-        want = Want(self.name, self.places, in_use, max(in_use, need))
+        out, need = self.slots.in_use, max(self.slots.in_use, self.most_in_use) + waiting
+        self.most_in_use = out
+        # What was granted may be taken while the question is on its way.
+        self.told_in_use = max(out, self.slots.limit)
+        want = Want(self.name, self.places, self.told_in_use, min(self.places, need))
         if not isinstance(self.bucket, Allowance):
             return want
         rate, startable = self.bucket.rate, min(waiting, self.places)
