@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from router.flow.roster import RIGHT_ASKED_AGAIN_S, Key, LiveProvider, LiveTarget, ProbeRight
+from router.flow.roster import Key, LiveProvider, LiveTarget, ProbeRight
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, CircuitWord, Grant, Want
 from router.policy.health import Bar, Circuit, CircuitState, Ticket, Transition
 from router.policy.route import Standing
@@ -48,7 +48,7 @@ class SharedFleet(ABC):
         now = self.monotonic()
         for one in grants:
             live = self._providers.get(one.provider)
-            if live is None:
+            if live is None or not self.shared:
                 continue
             free = live.free(now)
             live.receive(one)
@@ -59,7 +59,7 @@ class SharedFleet(ABC):
 
     def lapse(self) -> None:
         """The lease is over: nothing may start until the next grant. What is out stays counted."""
-        for live in self._providers.values():
+        for live in self._providers.values() if self.shared else ():
             live.lapse()
         for line in self._targets.values():
             self._let_go(line)
@@ -143,11 +143,11 @@ class SharedFleet(ABC):
 
     def _notice(self, line: LiveTarget, standing: Standing, timeout_s: float) -> Standing:
         """Note that a task has met a circuit which it could probe if this daemon had the right."""
-        if line.right is None or standing.reason != Bar.PROBING.value or standing.ready_in_s > RIGHT_ASKED_AGAIN_S:
-            return standing
-        now = self.monotonic()
-        if line.circuit.outlook(now).probe and not line.right.is_held(now):
-            line.right.wish(now, timeout_s)
+        if line.right is not None and standing.reason == Bar.PROBING.value:
+            now = self.monotonic()
+            lacks_right = line.circuit.outlook(now).probe and not line.right.is_held(now)
+            if lacks_right and standing.ready_in_s <= line.right.wait_s(now):  # nothing else keeps it
+                line.right.wish(now, timeout_s)
         return standing
 
     def _note_move(self, line: LiveTarget) -> None:

@@ -20,8 +20,10 @@ from router.policy.rules import Credential, Provider
 ACCOUNT = "account"  # every credential of the provider is at rest
 PROBE_ASKED_AGAIN_S = 1.0
 
-# The right to probe comes within a turn of sharing, so that who needs it looks again soon.
-RIGHT_ASKED_AGAIN_S = 0.5
+# The right to probe comes within a turn of sharing unless another daemon has it: who needs it looks again soon, and the
+# later the longer all have waited, so that a long queue does not spend the time of a long probe on looking.
+RIGHT_ASKED_AGAIN_S, RIGHT_ASKED_AGAIN_MOST_S = 0.5, 15.0
+WISHES_IN_A_ROW_S = 2 * RIGHT_ASKED_AGAIN_MOST_S
 # Who asked may have sent its task elsewhere, and the next may be late: the wish outlives the task, so that a target of
 # little traffic comes back too. A right that nobody uses goes round among those who wish for it.
 RIGHT_WISHED_FOR_S = 600.0
@@ -49,11 +51,13 @@ class Login:
 class ProbeRight:
     """The right to probe one circuit, which one daemon of the fleet has at a time. All instants are monotonic.
 
-    `wished_at_s`: when a task last met the circuit without it. `until_s`: when the lease ends (None: it is not held),
-    `kept_until_s`: when it goes back if nobody has used it, `let_go_at_s`: when that last happened.
+    `wished_at_s`: when a task last met the circuit without it; `wished_since_s`: when the first of a row of them did.
+    `until_s`: when the lease ends (None: it is not held); `kept_until_s`: when it goes back if nobody has used it;
+    `let_go_at_s`: when that last happened.
     """
 
     wished_at_s: float = -math.inf
+    wished_since_s: float = -math.inf
     timeout_s: float = PROBE_TIMEOUT_S
     until_s: float | None = None
     kept_until_s: float = 0.0
@@ -65,8 +69,18 @@ class ProbeRight:
 
     def wish(self, now: float, timeout_s: float) -> None:
         """A task needs it for an attempt of that timeout."""
+        if now - self.wished_at_s > WISHES_IN_A_ROW_S:
+            self.wished_since_s = now
         self.wished_at_s = now
         self.timeout_s = max(self.timeout_s, timeout_s)
+
+    def wished_for_s(self, now: float) -> float:
+        """How long tasks have needed it, one after the other."""
+        return 0.0 if now - self.wished_at_s > WISHES_IN_A_ROW_S else now - self.wished_since_s
+
+    def wait_s(self, now: float) -> float:
+        """How long a task that needs it waits before it looks again."""
+        return min(RIGHT_ASKED_AGAIN_MOST_S, max(RIGHT_ASKED_AGAIN_S, self.wished_for_s(now) / 4))
 
     def is_wished(self, now: float) -> bool:
         """Whether to ask for it: at once if a task needs it, and after a pause if one did before it was let go."""
@@ -77,11 +91,11 @@ class ProbeRight:
     @property
     def lease_s(self) -> float:
         """For how long it is needed: until it is used, the attempt, and what follows the attempt."""
-        return RIGHT_KEPT_S + self.timeout_s + LEASE_BEYOND_TIMEOUT_S
+        return RIGHT_KEPT_S + RIGHT_ASKED_AGAIN_MOST_S + self.timeout_s + LEASE_BEYOND_TIMEOUT_S
 
     def lease(self, now: float, lease_s: float) -> None:
-        """It was leased to this daemon."""
-        self.until_s, self.kept_until_s = now + lease_s, now + RIGHT_KEPT_S
+        """It was leased to this daemon, and is kept until those who need it should have looked again."""
+        self.until_s, self.kept_until_s = now + lease_s, now + self.wait_s(now) + RIGHT_KEPT_S
 
     def use(self, now: float) -> float:
         """Begin the probe; returns the seconds that are left of the lease."""
@@ -122,9 +136,9 @@ class LiveTarget:
     def outlook(self, now: float) -> Outlook:
         """How its circuit stands for this daemon: without the right to probe it is as if the probe were out."""
         outlook = self.circuit.outlook(now)
-        if outlook.probe and self.right is not None and not self.right.is_held(now):
-            return Outlook(outlook.state, Bar.PROBING, RIGHT_ASKED_AGAIN_S)
-        return outlook
+        if not outlook.probe or self.right is None or self.right.is_held(now):
+            return outlook
+        return Outlook(outlook.state, Bar.PROBING, self.right.wait_s(now), probing_for_s=self.right.wished_for_s(now))
 
     def wait_of(self, outlook: Outlook) -> float:
         """Seconds until it is worth asking again. While a probe is out: until it should be back, by what is known."""

@@ -252,13 +252,31 @@ def test_the_right_is_asked_for_when_a_task_has_met_the_circuit_and_its_time_is_
     assert yard.fleet.probes_wanted() == ()  # the store does not know yet that it is open
     yard.fleet.take_news()
 
-    assert yard.fleet.probes_wanted() == ((KEY, 2_805_000),)
+    assert yard.fleet.probes_wanted() == ((KEY, 2_820_000),)
     yard.begin(timeout_s=4_000.0)
-    assert yard.fleet.probes_wanted() == ((KEY, 5_005_000),)
+    assert yard.fleet.probes_wanted() == ((KEY, 5_020_000),)
     yard.wait(600.0)
     assert len(yard.fleet.probes_wanted()) == 1
     yard.wait(1.0)
     assert yard.fleet.probes_wanted() == ()
+
+
+def test_who_waits_long_looks_seldom_and_finds_the_right_that_came_meanwhile(yard):
+    """Another daemon's probe takes its time: a long queue must not spend that time on looking."""
+    yard.open()
+    yard.fleet.take_news()
+    yard.wait(30.0)
+    waits = []
+    for _ in range(30):
+        waits.append(yard.standing().ready_in_s)
+        yard.wait(waits[-1])
+    assert waits[:4] == [0.5] * 4
+    assert waits == sorted(waits)
+    assert (waits[-1], len(yard.fleet.probes_wanted())) == (15.0, 1)
+
+    yard.fleet.allow_probe(KEY, 2_820.0)
+    yard.wait(15.0)
+    assert yard.standing() == PROBE
 
 
 def wishing(yard):
@@ -271,7 +289,7 @@ def wishing(yard):
 
 
 def test_a_right_allows_one_probe(yard):
-    wishing(yard).fleet.allow_probe(KEY, 2_805.0)
+    wishing(yard).fleet.allow_probe(KEY, 2_820.0)
     assert yard.standing() == PROBE
     assert yard.fleet.probes_wanted() == ()
 
@@ -283,7 +301,7 @@ def test_a_right_allows_one_probe(yard):
 
 def test_a_start_that_is_refused_for_want_of_a_place_uses_up_no_right(yard):
     held = [yard.begin() for _ in range(13)]
-    wishing(yard).fleet.allow_probe(KEY, 2_805.0)
+    wishing(yard).fleet.allow_probe(KEY, 2_820.0)
     more = [yard.fleet.resume(yard.provider, yard.target, "#1") for _ in range(3)]
     assert yard.begin() == NoRoom("slots", None)
 
@@ -312,7 +330,7 @@ def test_a_probe_that_says_nothing_hands_its_right_to_any_other(company, end):
 
 def test_only_the_probe_hands_a_right_back(yard):
     early = yard.begin()
-    wishing(yard).fleet.allow_probe(KEY, 2_805.0)
+    wishing(yard).fleet.allow_probe(KEY, 2_820.0)
     probe = yard.begin()
     yard.fleet.release(early)
     assert yard.fleet.take_news() == ()
@@ -334,20 +352,20 @@ def test_a_right_that_nobody_uses_goes_back_and_round():
     company.turn(1)
     assert second.standing() == NO_RIGHT
 
-    company.wait(1.0)
-    assert first.view().reason == "probing"  # kept for five seconds, and nobody came
+    company.wait(1.5)
+    assert first.view().reason == "probing"  # kept until the task should have looked again and longer: nobody came
     company.turn(0)
     company.turn(1)
     assert second.standing() == PROBE
-    company.wait(5.0)
+    company.wait(5.5)
     company.turn(1)
     company.turn(0)
     assert first.standing() == PROBE  # nobody came here since, and the next may be late
 
 
 def test_who_needs_the_right_again_need_not_pause(yard):
-    wishing(yard).fleet.allow_probe(KEY, 2_805.0)
-    yard.wait(5.0)
+    wishing(yard).fleet.allow_probe(KEY, 2_820.0)
+    yard.wait(5.5)
     assert yard.fleet.take_news() == (CircuitNews(KEY, RETURNED),)
     yard.wait(1.0)
     assert yard.fleet.probes_wanted() == ()
@@ -377,7 +395,7 @@ def test_a_probe_is_awaited_no_longer_than_the_right_was_leased(yard):
 
 
 def test_a_lapse_takes_the_right_away(yard):
-    wishing(yard).fleet.allow_probe(KEY, 2_805.0)
+    wishing(yard).fleet.allow_probe(KEY, 2_820.0)
     yard.fleet.lapse()
 
     assert yard.standing() == NO_RIGHT
@@ -387,8 +405,8 @@ def test_a_lapse_takes_the_right_away(yard):
 def test_a_right_that_comes_too_late_goes_back(yard):
     wishing(yard)
     yard.fleet.adopt_circuits([seen(CLOSED)], epoch=1)
-    yard.fleet.allow_probe(KEY, 2_805.0)
-    yard.fleet.allow_probe(("alpha", "gone", "gone"), 2_805.0)
+    yard.fleet.allow_probe(KEY, 2_820.0)
+    yard.fleet.allow_probe(("alpha", "gone", "gone"), 2_820.0)
 
     assert yard.standing() == READY
     told = yard.fleet.take_news()
@@ -396,29 +414,29 @@ def test_a_right_that_comes_too_late_goes_back(yard):
 
 
 def test_a_right_that_was_leased_again_is_not_handed_back_late(yard):
-    wishing(yard).fleet.allow_probe(KEY, 2_805.0)
+    wishing(yard).fleet.allow_probe(KEY, 2_820.0)
     yard.fleet.release(yard.begin())
     news = yard.fleet.take_news()
     yard.standing()
-    yard.fleet.allow_probe(KEY, 2_805.0)
+    yard.fleet.allow_probe(KEY, 2_820.0)
     yard.fleet.put_back(news)
     assert yard.fleet.take_news() == ()
 
     yard.fleet.release(yard.begin())
     yard.standing()
-    yard.fleet.allow_probe(KEY, 2_805.0)
+    yard.fleet.allow_probe(KEY, 2_820.0)
     assert yard.fleet.take_news() == ()
     assert yard.standing() == PROBE
 
 
 def test_a_move_ends_a_right_and_stands_for_its_return(yard):
-    wishing(yard).fleet.allow_probe(KEY, 2_805.0)
+    wishing(yard).fleet.allow_probe(KEY, 2_820.0)
     yard.fleet.adopt_circuits([seen(OPEN, 30_000)], epoch=1)
     yard.wait(30.0)
     assert yard.standing() == NO_RIGHT
     assert yard.fleet.take_news() == ()
 
-    yard.fleet.allow_probe(KEY, 2_805.0)
+    yard.fleet.allow_probe(KEY, 2_820.0)
     yard.fleet.release(yard.begin())
     yard.fleet.reset("alpha", "alpha")
     assert yard.fleet.take_news() == (CircuitNews(KEY, CLOSED, 0),)
@@ -427,7 +445,7 @@ def test_a_move_ends_a_right_and_stands_for_its_return(yard):
 def test_a_target_that_a_reload_drops_hands_its_right_back_and_tells_how_its_probe_ended():
     unused, used = wishing(make_yard()), wishing(make_yard())
     for yard in (unused, used):
-        yard.fleet.allow_probe(KEY, 2_805.0)
+        yard.fleet.allow_probe(KEY, 2_820.0)
     probe = used.begin()
     for yard in (unused, used):
         yard.fleet.adopt(make_rules(make_provider("beta")))

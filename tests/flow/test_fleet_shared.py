@@ -282,6 +282,8 @@ def test_a_fleet_that_shares_nothing_asks_for_nothing_and_tells_nothing():
     yard.fleet.reset("alpha", "alpha")
 
     assert yard.fleet.wants(lambda _provider: 3) == ()
+    yard.fleet.lapse()
+    grant(yard, 1)
     assert (yard.fleet.take_news(), yard.fleet.probes_wanted()) == ((), ())
     assert yard.fleet.free(yard.provider) == 2
     assert yard.fleet.standing(replace(yard.provider), make_target()).reason is None
