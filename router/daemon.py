@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import providers
@@ -32,7 +33,9 @@ from router.policy.rules import Ruleset
 from router.readings import LoopLag, check_readiness, read_levels
 from router.reload import Bad, Read, Reloader, read_rules, try_out
 from router.settings import Settings, SettingsInvalid
-from router.store.sqlite import CannotOpen, SqliteStore, open_store
+from router.store import sqlite
+from router.store.migration import CannotOpen
+from router.store.relational import RelationalStore
 from router.vault.local import LocalVault
 from router.watch.logs import Foreign, Log
 from router.watch.metrics import Metrics
@@ -240,19 +243,19 @@ def _bind(settings: Settings, stack: AsyncExitStack) -> dict[str, socket.socket]
     return bound
 
 
-async def _open_stores(settings: Settings, stack: AsyncExitStack) -> tuple[SqliteStore, LocalVault]:
+async def _open_stores(settings: Settings, stack: AsyncExitStack) -> tuple[RelationalStore, LocalVault]:
     """Open the database and the vault; both say in one line what keeps them from it."""
     try:
         database, storage = settings.find_database(), settings.find_storage()
     except SettingsInvalid as invalid:
         raise StartFailed(invalid.problems[0]) from None
-    for folder in {settings.data_dir, database.parent, storage}:
+    for folder in {settings.data_dir, storage, *([database.parent] if isinstance(database, Path) else [])}:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as broken:
             raise StartFailed(f"{folder}: cannot be used as a directory: {broken.strerror}") from None
     try:
-        store = await open_store(database)
+        store = await _open_store(database)
     except CannotOpen as refused:
         raise StartFailed(str(refused)) from None
     stack.push_async_callback(store.close)
@@ -262,6 +265,15 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> tuple[Sqlit
         raise StartFailed(f"{storage}: cannot hold results: {broken.strerror}") from None
     stack.push_async_callback(vault.close)
     return store, vault
+
+
+async def _open_store(database: Path | str) -> RelationalStore:
+    """A file is SQLite's, an address PostgreSQL's, whose driver is loaded only by those who use it."""
+    if isinstance(database, Path):
+        return await sqlite.open_store(database)
+    from router.store import postgres  # noqa: PLC0415 - a tenth of the start of a daemon that has no use for it
+
+    return await postgres.open_store(database)
 
 
 async def _make_world(allow: FetchAllow, store: Store, vault: LocalVault, stack: AsyncExitStack) -> World:

@@ -134,17 +134,16 @@ class Settings(BaseSettings):
         """Where the first start leaves the key that it made."""
         return self.data_dir / ADMIN_KEY_NAME
 
-    def find_database(self) -> Path:
-        """The SQLite file; `SettingsInvalid` for any other engine, which arrives in a later version."""
+    def find_database(self) -> Path | str:
+        """The SQLite file, or the address of a PostgreSQL database; `SettingsInvalid` for anything else."""
         if self.database_url is None:
             return self.data_dir / DATABASE_NAME
         url = self.database_url.get_secret_value()
-        scheme = url.partition(":")[0]
-        if scheme in {"postgres", "postgresql"}:
-            raise SettingsInvalid(
-                (f"POINTSMAN_DATABASE_URL: {scheme}:// arrives in a later version; use sqlite:///PATH",)
-            )
-        return _path_of("POINTSMAN_DATABASE_URL", url, "sqlite")
+        if url.partition(":")[0] in {"postgres", "postgresql"}:
+            return url
+        return _path_of(
+            "POINTSMAN_DATABASE_URL", url, "sqlite", "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
 
     def find_storage(self) -> Path:
         """The directory of result files; `SettingsInvalid` for an object store, which arrives in a later version."""
@@ -186,12 +185,12 @@ def _problem_of(error: Any) -> str:
     return f"{name}: {text[0].lower()}{text[1:]}"
 
 
-def _path_of(variable: str, url: str, scheme: str) -> Path:
-    """Read `scheme:///PATH`: the path is absolute, with three slashes or with four."""
+def _path_of(variable: str, url: str, scheme: str, expected: str | None = None) -> Path:
+    """Read `scheme:///PATH`: the path is absolute, with three slashes or with four. `expected`: what to say if not."""
     prefix = f"{scheme}:///"
     path = unquote(url.removeprefix(prefix))
     if not url.startswith(prefix) or not path or "\0" in path:
-        raise SettingsInvalid((f"{variable}: must be {scheme}:///PATH",))
+        raise SettingsInvalid((f"{variable}: must be {expected or f'{scheme}:///PATH'}",))
     return Path("/" + path.lstrip("/"))
 
 

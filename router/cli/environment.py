@@ -31,7 +31,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PORT", "8080", "port to listen on; 0 takes a free one"),
     Setting("CONFIG", "config/routing.yaml", "the routing file; watched for changes"),
     Setting("DATA_DIR", "data", "directory of the database, the results and the admin key"),
-    Setting("DATABASE_URL", "", "sqlite:///PATH; pointsman.db in the data directory if unset", is_secret=True),
+    Setting(
+        "DATABASE_URL",
+        "",
+        "sqlite:///PATH or postgresql://...; pointsman.db in the data directory if unset",
+        is_secret=True,
+    ),
     Setting("STORAGE_URL", "", "file:///PATH for result files; objects/ in the data directory if unset"),
     Setting("PUBLIC_URL", "", "base of the links in answers; the request's Host if unset"),
     Setting("ADMIN_KEY", "", "the operator's key; made at the first start if unset", is_secret=True),

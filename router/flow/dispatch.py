@@ -28,6 +28,7 @@ TAKING_MAX = 256  # tasks between the queue and their place in the fleet
 CLAIM_BATCH = 500
 REFILL_BATCH = 2_000
 BEAT_EVERY_S = 5.0
+LEASE_S = 15.0  # who shares a store and is silent for so long loses its tasks to the others
 SWEEP_EVERY_S = 60.0
 SWEEP_BATCH = 200
 STORE_AWAY_S = 1.0
@@ -57,7 +58,8 @@ class Dispatcher:
         """Claim what earlier lives left, before the first submit is taken."""
         runtime, waiting, resumed, unknown = self.runtime, 0, 0, 0
         while True:
-            claimed = await runtime.world.store.claim(runtime.owner, 0, CLAIM_BATCH, runtime.now())
+            silent_ms = round(LEASE_S * 1000) if runtime.world.store.shared else 0
+            claimed = await runtime.world.store.claim(runtime.owner, silent_ms, CLAIM_BATCH, runtime.now())
             for view in claimed:
                 if view.task.state in {State.PENDING, State.RETRYING}:
                     waiting += 1

@@ -51,6 +51,7 @@ class RelationalStore:
     `warning` is a line for the operator about the engine in use, None when there is nothing to say.
     """
 
+    shared: bool
     warning: str | None = None
 
     def __init__(self, lanes: Lanes, verbs: Verbs) -> None:
@@ -210,6 +211,12 @@ class RelationalStore:
         """Prove that the writer gets through to the engine and that a reader answers."""
         await self._writer.ask(self._verbs.ping)
         await self._reader.ask(self._verbs.ping)
+
+    def hint(self, topic: str) -> None:
+        """Nobody else is there to hear it, unless the engine says otherwise."""
+
+    def listen(self, hear: Callable[[str], None]) -> None:
+        """Nobody else is there to be heard, unless the engine says otherwise."""
 
     async def close(self) -> None:
         """Take no more verbs, finish what was asked, and let go."""

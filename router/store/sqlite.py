@@ -8,7 +8,7 @@ thread, for simulations. Floor 3.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
@@ -81,12 +81,6 @@ class SqliteStore(RelationalStore):
     def commits(self) -> int:
         """How many transactions were made durable."""
         return self._database.commits
-
-    def hint(self, topic: str) -> None:
-        """Nobody else is there to hear it."""
-
-    def listen(self, hear: Callable[[str], None]) -> None:
-        """Nobody else is there to be heard."""
 
     def crash(self) -> None:
         """Die as a killed process would (only with `Executor.INLINE`, where no thread is in the midst of something)."""
