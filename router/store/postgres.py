@@ -39,7 +39,8 @@ COMMAND_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 3.0
 SETTLE_WITHIN_S = 20.0
 SETTLE_EVERY_S = 0.2
-POOL_SIZE = 4  # writer, keeper, reader, lister
+MIGRATE_TIMEOUT_S = 600.0
+POOL_SIZE = 5  # writer, keeper, reader, lister, and one to ask what became of a commit
 HINT_EVERY_S = 0.1
 LISTEN_AGAIN_S = 1.0
 HINT_CHANNEL = "pointsman"
@@ -93,12 +94,13 @@ async def open_store(url: str, *, verbs: Verbs | None = None) -> PostgresStore:
 async def migrate(connection: Any, known: Sequence[Migration] | None = None) -> int:
     """Apply what the database lacks, all or nothing; return how many migrations that were."""
     async with connection.transaction():
-        await connection.execute(MIGRATION_LOCK, timeout=10 * COMMAND_TIMEOUT_S)
+        await connection.execute("set local lock_timeout = 0")
+        await connection.execute(MIGRATION_LOCK, timeout=MIGRATE_TIMEOUT_S)
         await connection.execute(MAKE_TABLE)
         applied = {row[0]: row[1] for row in await connection.fetch(APPLIED)}
         missing = find_missing(read_migrations() if known is None else known, applied)
         for migration in missing:
-            await connection.execute(migration.text)
+            await connection.execute(migration.text, timeout=MIGRATE_TIMEOUT_S)
             await connection.execute(RECORD, migration.number, migration.name, migration.checksum)
     return len(missing)
 
@@ -142,15 +144,18 @@ class PostgresStore(RelationalStore):
             if not isinstance(trouble, (*transaction.TROUBLE, asyncpg.PostgresError, asyncpg.InterfaceError)):
                 raise
             transaction.fail(batch, trouble)
-            away = Unavailable(f"the database cannot serve: {transaction.describe(trouble)}")
-            for lane in self._lanes:
-                lane.give_up(away)
+            self._answer_all(trouble)
             return None
         try:
             return await work(connection)
         finally:
             with suppress(*transaction.TROUBLE, asyncpg.InterfaceError):
                 await self._pool.release(connection)
+
+    def _answer_all(self, trouble: Exception) -> None:
+        """Tell everybody who waits that the server is away; they would only find out one batch after the other."""
+        for lane in self._lanes:
+            lane.give_up(Unavailable(f"the database cannot serve: {transaction.describe(trouble)}"))
 
     async def _settle(self, number: str) -> bool:
         """Ask until it is known whether a transaction was committed whose connection broke at that moment.
@@ -164,7 +169,8 @@ class PostgresStore(RelationalStore):
                     status = await connection.fetchval(STATUS, number)
             except asyncpg.exceptions.InvalidParameterValueError:
                 return False
-            except (*transaction.TROUBLE, asyncpg.InterfaceError):
+            except (*transaction.TROUBLE, asyncpg.InterfaceError) as trouble:
+                self._answer_all(trouble)
                 status = "in progress"
             if status != "in progress":
                 return bool(status == transaction.COMMITTED)
