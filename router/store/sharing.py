@@ -41,9 +41,9 @@ class Sharing:
             rows = {epoch: Leased(places, need) for epoch, places, need in (yield sql.PLACES, (want.provider,))}
             mine = rows.pop(owner.epoch, None)
             others = {epoch: leased for epoch, leased in rows.items() if epoch in awake}
-            places = lease_places(want, owner.epoch, others, at)
-            if mine != Leased(places, want.need):
-                yield sql.PUT_PLACES, (want.provider, owner.epoch, places, want.need)
+            places, held = lease_places(want, owner.epoch, others, at)
+            if mine != held:
+                yield sql.PUT_PLACES, (want.provider, owner.epoch, held.places, held.need)
             taken = 0
             if want.tokens:
                 taken, fill = take_tokens(want, None if tokens < 0 else Fill(tokens, filled_at), at)
