@@ -50,13 +50,17 @@ CircuitKey = tuple[str, str, str]  # provider, target, upstream model
 
 @dataclass(frozen=True, slots=True)
 class CircuitNews:
-    """A circuit was moved here. `open_for_ms` None: until somebody acts. `pinned`: an operator did it."""
+    """A circuit was moved here. `open_for_ms` None: until somebody acts. `pinned`: it stays so until an operator acts.
+
+    `by_hand`: an operator did it. What happens by itself does not undo a pin that was set elsewhere meanwhile.
+    """
 
     key: CircuitKey
     word: CircuitWord
     open_for_ms: int | None = 0
     openings: int = 0
     pinned: bool = False
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)

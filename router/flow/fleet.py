@@ -367,7 +367,7 @@ class Fleet(SharedFleet):
         lines = self._lines_of(provider, target)
         for line in lines:
             self._announce(line, operation(line.circuit))
-            self._note_move(line)  # a pin is news although the state may be the same
+            self._note_move(line, by_hand=True)  # a pin is news although the state may be the same
         if lines:
             self.on_room(provider)
         return bool(lines)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from router.flow.roster import Key, LiveProvider, LiveTarget, ProbeRight
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, CircuitWord, Grant, Want
@@ -32,6 +33,7 @@ class SharedFleet(ABC):
         self._providers: dict[str, LiveProvider] = {}
         self._targets: dict[Key, LiveTarget] = {}
         self._moved: dict[Key, LiveTarget] = {}  # circuits whose move here is still to be told
+        self._by_hand: set[Key] = set()  # those of them that an operator moved
         self._returned: set[Key] = set()  # circuits whose right to probe is still to be handed back
 
     # -- places and starts --------------------------------------------------------------------------------------------
@@ -73,8 +75,8 @@ class SharedFleet(ABC):
             if line.right is not None and line.right.lapse(now):
                 self._returned.add(line.key)
         moved, returned = self._moved, self._returned - self._moved.keys()
-        self._moved, self._returned = {}, set()
-        told = [_describe(line, now) for line in moved.values()]
+        told = [replace(_describe(line, now), by_hand=line.key in self._by_hand) for line in moved.values()]
+        self._moved, self._by_hand, self._returned = {}, set(), set()
         return (*told, *(CircuitNews(key, CircuitWord.RETURNED) for key in sorted(returned)))
 
     def put_back(self, news: Sequence[CircuitNews]) -> None:
@@ -84,6 +86,7 @@ class SharedFleet(ABC):
             if one.word is not CircuitWord.RETURNED:
                 if line is not None:
                     self._moved.setdefault(one.key, line)
+                    self._by_hand |= {one.key} if one.by_hand else set()
             elif line is None or line.right is None or line.right.until_s is None:
                 self._returned.add(one.key)
 
@@ -150,11 +153,12 @@ class SharedFleet(ABC):
                 line.right.wish(now, timeout_s)
         return standing
 
-    def _note_move(self, line: LiveTarget) -> None:
+    def _note_move(self, line: LiveTarget, *, by_hand: bool = False) -> None:
         """The circuit was moved here: the others have to hear of it, and what was leased for it is over."""
         if line.right is not None:
             line.right.forget()
             self._moved[line.key] = line
+            self._by_hand |= {line.key} if by_hand else set()
 
     def _hand_back(self, line: LiveTarget, ticket: Ticket) -> None:
         """An attempt came to nothing: if it was the probe, its right goes back."""

@@ -56,6 +56,8 @@ class Shares:
                 if before is not None and before.holder == epoch:
                     before.holder = None
                 continue
+            if before is not None and before.news.pinned and not one.by_hand:
+                continue
             until_at = None if one.open_for_ms is None else now + one.open_for_ms
             version = 1 if before is None else before.version + 1
             self._circuits[one.key] = CircuitRow(one, until_at, version, epoch)

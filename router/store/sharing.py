@@ -60,7 +60,7 @@ class Sharing:
                 continue
             until_at = None if one.open_for_ms is None else at + one.open_for_ms
             how = (until_at, one.openings, int(one.pinned))
-            yield sql.PUT_CIRCUIT, (*one.key, one.word.value, *how, owner.epoch)
+            yield sql.PUT_CIRCUIT, (*one.key, one.word.value, *how, owner.epoch, int(one.by_hand))
         seen = []
         for row in (yield sql.CIRCUITS, ()):
             provider, target, model, word, until_at, openings, pinned, version, epoch = row

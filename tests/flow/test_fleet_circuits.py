@@ -114,7 +114,7 @@ def test_news_are_the_latest_move_as_it_stands_and_are_told_once(yard):
     yard.open()
     yard.wait(2.0)
 
-    assert yard.fleet.take_news() == (CircuitNews(KEY, OPEN, 28_000, openings=1),)
+    assert yard.fleet.take_news() == (CircuitNews(KEY, OPEN, 28_000, openings=1, by_hand=True),)
     assert yard.fleet.take_news() == ()
 
 
@@ -128,7 +128,7 @@ def test_news_that_were_put_back_are_told_as_they_stand_by_then(yard):
     yard.fleet.reset("alpha", "alpha")
     yard.fleet.put_back(news)
     yard.fleet.put_back([CircuitNews(("gone", "gone", "gone"), OPEN)])
-    assert yard.fleet.take_news() == (CircuitNews(KEY, CLOSED, 0),)
+    assert yard.fleet.take_news() == (CircuitNews(KEY, CLOSED, 0, by_hand=True),)
 
 
 def test_a_move_that_is_still_to_be_told_stands_against_the_row_that_it_will_replace(yard):
@@ -204,9 +204,9 @@ def test_an_operators_pins_and_resets_hold_everywhere(company):
 @pytest.mark.parametrize(
     ("operation", "told"),
     [
-        ("force_open", CircuitNews(KEY, OPEN, None, pinned=True)),
-        ("force_close", CircuitNews(KEY, CLOSED, 0, pinned=True)),
-        ("reset", CircuitNews(KEY, CLOSED, 0)),
+        ("force_open", CircuitNews(KEY, OPEN, None, pinned=True, by_hand=True)),
+        ("force_close", CircuitNews(KEY, CLOSED, 0, pinned=True, by_hand=True)),
+        ("reset", CircuitNews(KEY, CLOSED, 0, by_hand=True)),
     ],
 )
 def test_what_an_operator_does_is_told_even_if_it_changes_nothing_here(yard, operation, told):
@@ -214,6 +214,17 @@ def test_what_an_operator_does_is_told_even_if_it_changes_nothing_here(yard, ope
         getattr(yard.fleet, operation)("alpha", "alpha")
 
         assert yard.fleet.take_news() == (told,)
+
+
+def test_a_pin_is_not_undone_by_what_happens_elsewhere_in_the_same_turn(company):
+    first, second, _third = company.yards
+    company.turns()
+    first.fleet.force_close("alpha", "alpha")
+    second.open()
+    company.turns(2)
+
+    assert company.states() == ["closed"] * 3
+    assert [yard.view().is_pinned for yard in company.yards] == [True] * 3
 
 
 # -- the right to probe -----------------------------------------------------------------------------------------------
@@ -439,7 +450,7 @@ def test_a_move_ends_a_right_and_stands_for_its_return(yard):
     yard.fleet.allow_probe(KEY, 2_820.0)
     yard.fleet.release(yard.begin())
     yard.fleet.reset("alpha", "alpha")
-    assert yard.fleet.take_news() == (CircuitNews(KEY, CLOSED, 0),)
+    assert yard.fleet.take_news() == (CircuitNews(KEY, CLOSED, 0, by_hand=True),)
 
 
 def test_a_target_that_a_reload_drops_hands_its_right_back_and_tells_how_its_probe_ended():
