@@ -60,6 +60,12 @@ class Server:
         """Whether its process lives."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The process that all others of the server descend from."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start, again on the port that it had, and wait until it answers."""
         for _try in range(STARTS_MAX):
