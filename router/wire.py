@@ -30,6 +30,7 @@ CONNECT_TIMEOUT_S = 5.0
 IDLE_TIMEOUT_S = 30.0
 KEEPALIVE_S = 30
 REUSE_WITHIN_S = 15.0
+DECODED_AT_ONCE_BYTES = 2 << 20  # a third of a millisecond; a thread would take longer to begin
 LARGE_BYTES = 256 << 10
 TEXT_MAX_CHARS = 2000
 
@@ -126,7 +127,7 @@ class Wire:
             raise _Unfinished(detail, timed_out=True) from late
 
     async def _read(self, answer: _Answer) -> Reply:
-        if answer.body.size <= LARGE_BYTES:
+        if answer.body.size <= DECODED_AT_ONCE_BYTES:
             return _decode(answer)
         # One at a time: while a body is decoded it exists twice, and twenty may arrive together.
         async with self._one_decode:
