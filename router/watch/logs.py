@@ -1,12 +1,14 @@
 """Events into log lines: one table from event to level and name, JSON or console, with task, attempt and provider.
 
-The loop only puts a record into a bounded queue; a thread renders and writes it, so that a slow terminal never holds up
-a task. Prompts and other input are not in the table. Known secrets and what looks like one are blotted out after
-tracebacks have become text (I17). Floor 3; it steers nothing.
+The loop only puts a record into a bounded queue; a thread renders and writes what is there, at most twenty times a
+second, so that a slow terminal never holds up a task and a busy daemon never wakes a thread per line. Prompts and other
+input are not in the table. Known secrets and what looks like one are blotted out after tracebacks have become text
+(I17). Floor 3; it steers nothing.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import re
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, TextIO, assert_never
 
+import orjson
 import structlog
 
 from router.events import (
@@ -48,6 +51,7 @@ from router.task import Attempt, State, Task, usd_of
 
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 QUEUE_MAX = 10_000
+WRITE_EVERY_S = 0.05
 SECRET_MIN_CHARS = 8
 BLOT = "[redacted]"
 # Keys by their look, for those that no configuration has told us: Bearer words, ours (pm_), the vendors' (sk-), links.
@@ -84,11 +88,14 @@ class Log:
         self._secrets: tuple[str, ...] = ()
         self._queue: queue.Queue[tuple[int, Line] | None] = queue.Queue(QUEUE_MAX)
         self.dropped = 0
-        renderer: Any = structlog.processors.JSONRenderer(default=str)
+        self._stream = stream
+        self._lines = Lines()
+        self._closing = threading.Event()
+        renderer: Any = structlog.processors.JSONRenderer(serializer=_dump)
         if form == "console":
             renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
         self._logger: Any = structlog.wrap_logger(
-            structlog.WriteLogger(stream),
+            self._lines,
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.format_exc_info,
@@ -118,6 +125,7 @@ class Log:
 
     def close(self) -> None:
         """Write what is queued and end the thread."""
+        self._closing.set()
         self._queue.put(None)
         self._thread.join(timeout=5.0)
 
@@ -128,13 +136,33 @@ class Log:
             self.dropped += 1
 
     def _write_all(self) -> None:
-        while (queued := self._queue.get()) is not None:
-            at, (level, name, fields) = queued
-            stamp = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        """Write the first line at once, and what comes soon after it together."""
+        queued = self._queue.get()
+        while queued is not None:
+            self._render(*queued)
             try:
-                getattr(self._logger, level)(name, at=stamp, **fields)
-            except (OSError, ValueError):  # the stream is gone or full; there is nobody to tell
-                self.dropped += 1
+                queued = self._queue.get_nowait()
+            except queue.Empty:
+                self._write()
+                self._closing.wait(WRITE_EVERY_S)
+                queued = self._queue.get()
+        self._write()
+
+    def _render(self, at: int, line: Line) -> None:
+        level, name, fields = line
+        stamp = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        try:
+            getattr(self._logger, level)(name, at=stamp, **fields)
+        except ValueError:  # what cannot be written as text; there is nobody to tell
+            self.dropped += 1
+
+    def _write(self) -> None:
+        texts = self._lines.take()
+        try:
+            self._stream.write("".join(texts))
+            self._stream.flush()
+        except (OSError, ValueError):  # the stream is gone or full; there is nobody to tell
+            self.dropped += len(texts)
 
     def _blot(self, _logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         for name, value in fields.items():
@@ -155,6 +183,24 @@ class Log:
         return value
 
 
+class Lines:
+    """Where structlog puts rendered lines, until they are written."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    def msg(self, text: str) -> None:
+        """Take a line."""
+        self._texts.append(f"{text}\n")
+
+    debug = info = warning = error = msg
+
+    def take(self) -> list[str]:
+        """Give away what was collected."""
+        texts, self._texts = self._texts, []
+        return texts
+
+
 class Foreign(logging.Handler):
     """What libraries log goes into the same stream, with the same blots."""
 
@@ -169,6 +215,14 @@ class Foreign(logging.Handler):
         if record.exc_info:
             fields["exc_info"] = record.exc_info
         self._log.say(level, "library", **fields)
+
+
+def _dump(fields: object, **_said: object) -> str:
+    """Write JSON; what JSON cannot hold as its text."""
+    try:
+        return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # half a character, as a broken upstream may send
+        return json.dumps(fields, default=str)
 
 
 def line_of(event: Event) -> Line:
