@@ -1,9 +1,9 @@
-"""The store of several daemons: a PostgreSQL database, a pool of connections, and hints from one daemon to the others.
+"""The store of several daemons: a PostgreSQL database, a line to it for each lane, hints from one daemon to the others.
 
-What the verbs mean stands in `verbs`, how a batch of them is executed in `transaction`. Every command has a deadline,
-because a query on a dead network never comes back by itself. Instants of leases are the database's. A hint is a NOTIFY
-that is sent by a connection of its own, at most ten times a second: inside a transaction it would make all commits of
-the database wait for one another. Whoever misses one finds the truth by asking. Floor 3.
+What the verbs mean stands in `verbs`, how a batch of them is executed in `transaction`, and how it is known what became
+of one whose answer was lost in `mark`. Instants of leases are the database's. A hint is a NOTIFY that is sent by a
+connection of its own, at most ten times a second: inside a transaction it would make all commits of the database wait
+for one another. Whoever misses one finds the truth by asking. Floor 3.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Any
-from urllib.parse import urlsplit
+from functools import partial
+from typing import Any, TypeVar
 
 import asyncpg
 
-from router.store import transaction
+from router.store import line, mark, transaction
 from router.store.lane import BatchLane, Job, on_loop
+from router.store.line import Line
+from router.store.mark import Mark
 from router.store.migration import (
     APPLIED,
     MAKE_TABLE,
@@ -34,22 +35,19 @@ from router.store.steps import Steps
 from router.store.verbs import Verbs
 from router.world import Unavailable
 
-VERSION_MIN = 14
-COMMAND_TIMEOUT_S = 3.0
-CONNECT_TIMEOUT_S = 3.0
-SETTLE_WITHIN_S = 20.0
+A = TypeVar("A")
+
+SETTLE_WITHIN_S = 60.0
 SETTLE_EVERY_S = 0.2
 MIGRATE_TIMEOUT_S = 600.0
-POOL_SIZE = 5  # writer, keeper, reader, lister, and one to ask what became of a commit
 HINT_EVERY_S = 0.1
 LISTEN_AGAIN_S = 1.0
+LISTEN_CHECK_S = 10.0
 HINT_CHANNEL = "pointsman"
-# A daemon that stops in the midst of a transaction must not keep the others from their rows for long.
-SESSION = {"application_name": "pointsman", "lock_timeout": "2500", "idle_in_transaction_session_timeout": "4000"}
 # One lock for all starters, so that one migrates and the others find it done. The number is ours, it means nothing.
 MIGRATION_LOCK = "select pg_advisory_xact_lock(7037017302211)"
 CLOCK = "select cast(floor(extract(epoch from clock_timestamp()) * 1000) as bigint)"
-STATUS = "select pg_xact_status(cast(cast($1 as text) as xid8))"
+PING = "select 1"
 NOTIFY = "select pg_notify($1, $2)"
 
 
@@ -60,35 +58,32 @@ class DatabaseTime(Verbs):
         ((at,),) = yield CLOCK, ()
         return int(at)
 
+    def ping(self) -> Steps[None]:
+        """Ask something, because a read without a statement would ask nobody."""
+        yield PING, ()
+
 
 async def open_store(url: str, *, verbs: Verbs | None = None) -> PostgresStore:
     """Connect and bring the schema up to date; `CannotOpen` says in one line, without a secret, what is in the way.
 
     `verbs` replaces what the verbs do (the caller's clock, or planted faults, in tests).
     """
-    where = _name_of(url)
-    pool = None
     try:
-        pool = await asyncpg.create_pool(
-            url,
-            min_size=1,
-            max_size=POOL_SIZE,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=COMMAND_TIMEOUT_S,
-            server_settings=SESSION,
-            init=_insist_on_durability,
-            reset=_keep_session,
-        )
-        async with pool.acquire() as connection:
-            await migrate(connection)
+        where = line.name_of(url)
+    except ValueError as unreadable:
+        raise CannotOpen(str(unreadable)) from None
+    first = Line(url)
+    try:
+        connection = await first.take()
+        await migrate(connection)
+        await connection.execute(mark.REMOVE_OLD)
     except BaseException as refused:
-        if pool is not None:
-            pool.terminate()
+        await first.close()
         reason = _explain(refused)
         if reason is None:
             raise
         raise CannotOpen(f"{where}: {reason}") from None
-    return PostgresStore(url, pool, verbs or DatabaseTime())
+    return PostgresStore(url, first, verbs or DatabaseTime())
 
 
 async def migrate(connection: Any, known: Sequence[Migration] | None = None) -> int:
@@ -110,14 +105,14 @@ class PostgresStore(RelationalStore):
 
     shared = True
 
-    def __init__(self, url: str, pool: Any, verbs: Verbs) -> None:
-        """Set up a lane for each connection of the pool."""
+    def __init__(self, url: str, first: Line, verbs: Verbs) -> None:
+        """Set up four lanes with a line each; `first` is one that is open already."""
         self.commits = 0
-        self._pool = pool
-        lanes = [BatchLane(on_loop(self._write), self._served) for _ in range(2)]
-        lanes += [BatchLane(on_loop(self._read), self._served) for _ in range(2)]
-        self._lanes = lanes
-        super().__init__(Lanes(*lanes), verbs)
+        self._url = url
+        self._lines = [first, Line(url), Line(url), Line(url)]
+        writer, keeper, reader, lister = self._lines
+        self._lanes = [*map(self._open_writer, (writer, keeper)), *map(self._open_reader, (reader, lister))]
+        super().__init__(Lanes(*self._lanes), verbs)
         self._hints = Hints(url)
 
     def hint(self, topic: str) -> None:
@@ -128,63 +123,77 @@ class PostgresStore(RelationalStore):
         """Hear the other daemons."""
         self._hints.listen(hear)
 
-    async def _write(self, batch: Sequence[Job]) -> float | None:
-        seconds: float | None = await self._serve(batch, lambda taken: transaction.write(taken, batch, self._settle))
-        self.commits += seconds is not None
-        return seconds
+    def _open_writer(self, way: Line) -> BatchLane:
+        own = Mark()
+        settle = partial(self._settle, own)
 
-    async def _read(self, batch: Sequence[Job]) -> None:
-        await self._serve(batch, lambda taken: transaction.read(taken, batch))
+        async def serve(batch: Sequence[Job]) -> float | None:
+            work = partial(transaction.write, batch=batch, mark=own, settle=settle)
+            seconds = await self._serve(lane, way, batch, work)
+            self.commits += seconds is not None
+            return seconds
 
-    async def _serve(self, batch: Sequence[Job], work: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Do it on a connection of the pool. Without one, nobody who waits has to wait for the next to fail."""
+        lane = BatchLane(on_loop(serve), self._served)
+        return lane
+
+    def _open_reader(self, way: Line) -> BatchLane:
+        async def serve(batch: Sequence[Job]) -> None:
+            await self._serve(lane, way, batch, partial(transaction.read, batch=batch))
+
+        lane = BatchLane(on_loop(serve), self._served)
+        return lane
+
+    async def _serve(
+        self, lane: BatchLane, way: Line, batch: Sequence[Job], work: Callable[[Any], Awaitable[A]]
+    ) -> A | None:
+        """Do it over a line. When that cannot be, nobody who waits for the same server has to find out by waiting."""
+        connection = None
         try:
-            connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
-        except Exception as trouble:
-            if not isinstance(trouble, (*transaction.TROUBLE, asyncpg.PostgresError, asyncpg.InterfaceError)):
-                raise
-            transaction.fail(batch, trouble)
-            self._answer_all(trouble)
-            return None
-        try:
+            connection = await way.take()
             return await work(connection)
-        finally:
-            with suppress(*transaction.TROUBLE, asyncpg.InterfaceError):
-                await self._pool.release(connection)
+        except Exception as trouble:
+            if not line.is_trouble(connection, trouble) and not isinstance(trouble, transaction.QUICKER):
+                raise
+            transaction.fail(batch, _say(trouble))
+            if connection is None:
+                self._answer_all(trouble)
+            elif isinstance(trouble, TimeoutError):
+                lane.give_up(_say(trouble))
+            return None
 
     def _answer_all(self, trouble: Exception) -> None:
         """Tell everybody who waits that the server is away; they would only find out one batch after the other."""
         for lane in self._lanes:
-            lane.give_up(Unavailable(f"the database cannot serve: {transaction.describe(trouble)}"))
+            lane.give_up(_say(trouble))
 
-    async def _settle(self, number: str) -> bool:
-        """Ask until it is known whether a transaction was committed whose connection broke at that moment.
-
-        A number that the server does not know is one that it lost with its memory, before it was committed.
-        """
+    async def _settle(self, own: Mark) -> bool:
+        """Ask until it is known whether a transaction was committed whose connection broke at that moment."""
+        asker = Line(self._url)
         give_up_at = asyncio.get_running_loop().time() + SETTLE_WITHIN_S
-        while asyncio.get_running_loop().time() < give_up_at:
-            try:
-                async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
-                    status = await connection.fetchval(STATUS, number)
-            except asyncpg.exceptions.InvalidParameterValueError:
-                return False
-            except (*transaction.TROUBLE, asyncpg.InterfaceError) as trouble:
-                self._answer_all(trouble)
-                status = "in progress"
-            if status != "in progress":
-                return bool(status == transaction.COMMITTED)
-            await asyncio.sleep(SETTLE_EVERY_S)
-        return False
+        try:
+            while True:
+                connection = None
+                try:
+                    connection = await asker.take()
+                    return await own.look(connection)
+                except transaction.QUICKER:
+                    pass  # it is still open
+                except Exception as trouble:
+                    if not line.is_trouble(connection, trouble):
+                        raise
+                    self._answer_all(trouble)
+                    if connection is not None:
+                        connection.terminate()
+                if self._closed or asyncio.get_running_loop().time() >= give_up_at:
+                    return False
+                await asyncio.sleep(SETTLE_EVERY_S)
+        finally:
+            await asker.close()
 
     async def _let_go(self) -> None:
         """Close every connection; a server that does not answer is not waited for."""
         await self._hints.close()
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                await self._pool.close()
-        except (*transaction.TROUBLE, asyncpg.InterfaceError):
-            self._pool.terminate()
+        await asyncio.gather(*(way.close() for way in self._lines))
 
 
 class Hints:
@@ -224,15 +233,11 @@ class Hints:
         while True:
             connection = None
             try:
-                connection = await asyncpg.connect(
-                    self._url,
-                    timeout=CONNECT_TIMEOUT_S,
-                    command_timeout=COMMAND_TIMEOUT_S,
-                    server_settings={"application_name": "pointsman hints"},
-                )
+                connection = await line.connect(self._url, {"application_name": "pointsman hints"})
+                connection.add_termination_listener(lambda _lost: self._due.set())
                 await connection.add_listener(HINT_CHANNEL, self._hear)
                 await self._speak(connection)
-            except (*transaction.TROUBLE, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except (*line.TROUBLE, line.TooOld, asyncpg.PostgresError, asyncpg.InterfaceError):
                 pass  # a hint is not the truth: everybody asks once a second
             finally:
                 if connection is not None:
@@ -242,15 +247,20 @@ class Hints:
     async def _speak(self, connection: Any) -> None:
         while True:
             try:
-                async with asyncio.timeout(10 * LISTEN_AGAIN_S):
+                async with asyncio.timeout(LISTEN_CHECK_S):
                     await self._due.wait()
             except TimeoutError:
-                await connection.execute("select 1")  # is anybody there?
+                await connection.execute(PING)  # is anybody there?
                 continue
             await asyncio.sleep(HINT_EVERY_S)
             self._due.clear()
-            topics, self._topics = sorted(self._topics), set()
-            await connection.execute(NOTIFY, HINT_CHANNEL, " ".join([self._name, *topics]))
+            topics, self._topics = self._topics, set()
+            try:
+                await connection.execute(NOTIFY, HINT_CHANNEL, " ".join([self._name, *sorted(topics)]))
+            except BaseException:
+                self._topics |= topics
+                self._due.set()
+                raise
 
     def _hear(self, _connection: Any, _pid: int, _channel: str, said: object) -> None:
         name, *topics = str(said).split(" ")
@@ -263,37 +273,22 @@ class Hints:
 # -- parts ------------------------------------------------------------------------------------------------------------
 
 
-async def _insist_on_durability(connection: Any) -> None:
-    """An answer means that it is on disk, whatever the server's configuration says of commits."""
-    if await connection.fetchval("show synchronous_commit") == "off":
-        await connection.execute("set synchronous_commit = on")
-
-
-async def _keep_session(_connection: Any) -> None:
-    """Nothing that the verbs do outlives their transaction, so that nothing has to be reset between two uses."""
-
-
-def _name_of(url: str) -> str:
-    """The server and database of an address, without user and password."""
-    try:
-        parts = urlsplit(url)
-        return f"postgresql://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
-    except ValueError:
-        return "the database"
+def _say(trouble: Exception) -> Unavailable:
+    return Unavailable(f"the database cannot serve: {line.describe(trouble)}")
 
 
 def _explain(refused: BaseException) -> str | None:
     """Say in one line why a database cannot be used; None when it is not for want of a usable database."""
     match refused:
-        case SchemaRefused():
+        case SchemaRefused() | line.TooOld():
             return f"cannot be used: {refused}"
         case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
-            return f"refuses the user or the password: {transaction.describe(refused)}"
+            return f"refuses the user or the password: {line.describe(refused)}"
         case asyncpg.InsufficientPrivilegeError():
-            return f"the user may not make or use the tables: {transaction.describe(refused)}"
+            return f"the user may not make or use the tables: {line.describe(refused)}"
         case TimeoutError():
-            return f"no answer within {CONNECT_TIMEOUT_S:g} s"
+            return f"no answer within {line.CONNECT_TIMEOUT_S:g} s"
         case asyncpg.PostgresError() | asyncpg.InterfaceError() | OSError() | ValueError():
-            return f"cannot be used: {transaction.describe(refused)}"
+            return f"cannot be used: {line.describe(refused)}"
         case _:
             return None

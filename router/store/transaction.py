@@ -8,8 +8,8 @@ are through and then runs alone to its end, because inside a transaction a lock 
 **One by one.** If any verb of the crowd must be undone, or fails, everything is rolled back and done again, each verb
 in a savepoint of its own. Guards make that safe: nothing was written.
 
-What the server or the network cannot do is `Unavailable` for the whole batch. If the connection breaks while the
-commit is on its way, the server is asked later what became of the transaction: an answer is never guessed. Floor 3.
+What the server or the network cannot do is raised, for the whole batch. If the connection breaks while the commit is on
+its way, the server is asked later what became of the transaction: an answer is never guessed. Floor 3.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import asyncpg
 
 from router.store import sql
 from router.store.lane import Job
+from router.store.line import TROUBLE, is_trouble
+from router.store.mark import BEGIN, Mark
 from router.store.rows import Row
 from router.store.steps import Query, Steps, Undone
 from router.world import Unavailable
@@ -31,8 +33,6 @@ from router.world import Unavailable
 A = TypeVar("A")
 
 TRIES_MAX = 4
-COMMITTED = "committed"
-XID = "select cast(pg_current_xact_id() as text)"
 PLACE = re.compile(r"\$(\d+)")
 NUL, REPLACEMENT = "\x00", "\ufffd"
 
@@ -42,52 +42,37 @@ QUICKER = (
     asyncpg.exceptions.LockNotAvailableError,
     asyncpg.exceptions.UniqueViolationError,
 )
-# The server or the way to it is in trouble.
-TROUBLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.exceptions.PostgresConnectionError,
-    asyncpg.exceptions.OperatorInterventionError,
-    asyncpg.exceptions.InsufficientResourcesError,
-    asyncpg.exceptions.PostgresSystemError,
-    asyncpg.exceptions.ReadOnlySQLTransactionError,
-    asyncpg.exceptions.InsufficientPrivilegeError,
-    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
-    asyncpg.exceptions.InternalClientError,
-)
-# Asks what became of a transaction; the answer is `committed` or not.
-Settle = Callable[[str], Awaitable[bool]]
+# Asks whether the transaction that was marked last has been committed.
+Settle = Callable[[], Awaitable[bool]]
 
 
 class Redo(Exception):  # noqa: N818 - it names what happens next
     """A verb of the crowd must be undone or has failed, so that all are done again one by one."""
 
 
-async def write(connection: Any, batch: Sequence[Job], settle: Settle) -> float | None:
-    """Execute verbs in one transaction; returns the seconds of its commit, None when nothing was committed."""
-    trouble: Exception = Redo()
+async def write(connection: Any, batch: Sequence[Job], mark: Mark, settle: Settle) -> float:
+    """Execute verbs in one transaction; returns the seconds of its commit.
+
+    Raises what kept the server from committing (`is_trouble`, or `QUICKER` too often); then nothing was written.
+    """
     for number in range(TRIES_MAX):
         try:
-            return await _transact(connection, batch, settle, alone=number > 0)
+            return await _transact(connection, batch, mark, settle, alone=number > 0)
         except Redo:
             await _roll_back(connection)
-        except QUICKER as quicker:
-            trouble = quicker
+        except QUICKER:
             await _roll_back(connection)
-        except Exception as found:
-            connection.terminate()
-            if not is_trouble(connection, found):
+            if number == TRIES_MAX - 1:
                 raise
-            trouble = found
-        if connection.is_closed():
-            break
-    fail(batch, trouble)
-    return None
+        except BaseException:
+            connection.terminate()
+            raise
+    raise AssertionError("verbs that are done one by one are not done again for one of them")
 
 
-async def _transact(connection: Any, batch: Sequence[Job], settle: Settle, *, alone: bool) -> float:
-    await connection.execute("begin")
-    number = await connection.fetchval(XID)
+async def _transact(connection: Any, batch: Sequence[Job], mark: Mark, settle: Settle, *, alone: bool) -> float:
+    await connection.execute(BEGIN)
+    await mark.leave(connection)
     if alone:
         for job in batch:
             await _do_in_savepoint(connection, job)
@@ -97,41 +82,31 @@ async def _transact(connection: Any, batch: Sequence[Job], settle: Settle, *, al
     try:
         await connection.execute("commit")
     except Exception as lost:
-        if not is_trouble(connection, lost) or not await settle(number):
+        if not is_trouble(connection, lost):
+            raise
+        connection.terminate()  # so that the server ends the transaction, if it has not yet
+        if not await settle():
             raise
     return perf_counter() - began
 
 
 async def read(connection: Any, batch: Sequence[Job]) -> None:
-    """Execute reads, each statement in a moment of its own."""
+    """Execute reads, each statement in a moment of its own; raises what keeps the server from answering."""
     try:
-        await _do_together(connection, batch)
-    except Redo:
-        for job in batch:
-            await _do_alone(connection, job)
-    except Exception as trouble:
-        if not is_trouble(connection, trouble):
-            raise
-        fail(batch, trouble)
+        try:
+            await _do_together(connection, batch)
+        except Redo:
+            for job in batch:
+                await _do_alone(connection, job)
+    except BaseException:
         connection.terminate()
+        raise
 
 
-def is_trouble(connection: Any, found: Exception) -> bool:
-    """Whether an exception says that the server cannot serve, and not that a verb is wrong."""
-    return isinstance(found, TROUBLE) or connection.is_closed()
-
-
-def fail(batch: Sequence[Job], trouble: Exception) -> None:
+def fail(batch: Sequence[Job], failure: Unavailable) -> None:
     """Tell everybody in a batch that nothing is known to have been written."""
     for job in batch:
-        job.answer = None
-        job.failure = Unavailable(f"the database cannot serve: {describe(trouble)}")
-
-
-def describe(trouble: Exception) -> str:
-    """One line about an exception, without what stands in a row."""
-    said = str(trouble).partition("\n")[0]
-    return said or ("it did not answer in time" if isinstance(trouble, TimeoutError) else type(trouble).__name__)
+        job.answer, job.failure = None, failure
 
 
 # -- together ---------------------------------------------------------------------------------------------------------
@@ -267,7 +242,6 @@ async def _roll_back(connection: Any) -> None:
     """End a transaction without a trace; a connection that cannot is closed, which is the same to the server."""
     try:
         await connection.execute("rollback")
-    except Exception as trouble:
+    except Exception:
         connection.terminate()
-        if not is_trouble(connection, trouble):
-            raise
+        raise
