@@ -79,8 +79,8 @@ class Replicas:
         self._runtime.leased_until_s = now_s + HOLD_S
         self._store.listen(self._hear)
         self._runtime.bus.subscribe(self._read)
-        await self._share()
-        await self._exchange()
+        await self._try(self._share)
+        await self._try(self._exchange)
 
     def start(self) -> asyncio.Task[None]:
         """Begin to take turns."""

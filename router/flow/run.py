@@ -238,10 +238,11 @@ async def _resume(runtime: Runtime, story: Story, attempt: Attempt) -> bool:
         )
         if attempt.state is AttemptState.ACCEPTED:
             ended = await attempts.drive(runtime, trial)
+            runtime.fleet.record(place, ended.outcome, _seconds_of(ended.attempt))
+            learnt = True
         else:
+            # That a daemon stopped says nothing about the target: its circuit must not open for it.
             ended = attempts.abandon(runtime, trial)
-        runtime.fleet.record(place, ended.outcome, _seconds_of(ended.attempt))
-        learnt = True
         return await _conclude(runtime, story, ended)
     finally:
         if not learnt:

@@ -8,12 +8,13 @@ import signal
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import aiohttp
-from router.flow.replicas import LEASE_S
 
 from providers import simulated
 from providers.simulated.bfl import BflOptions
+from router.flow.replicas import LEASE_S
 from tests.postgres import Server, running_server
 from tests.seen.fleet import Daemons, daemons, fleet_database
 from tests.seen.spine_3 import CONFIG, Ledger, judge_bills
@@ -53,7 +54,7 @@ async def show(*, short: bool = False) -> int:
                 told = await submit_and_kill(client, (victim, other), ledger, number=number, each=each, dice=dice)
                 if returns:
                     await victim.start()
-                ended = await all_ended(client, other.url, told, ENDED_WITHIN_S)
+                ended = await end_all(client, other, told, database)
                 ends.update(describe(task) for task in ended.values())
                 if not returns:
                     await fleet.replace(victim)
@@ -113,6 +114,26 @@ async def submit_and_kill(
     await asyncio.sleep(0.1 + dice.random() * 1.6)
     stages[0].kill()
     return [task_id for task_id in await asyncio.gather(*submits) if task_id is not None]
+
+
+async def end_all(
+    client: aiohttp.ClientSession, stage: Stage, told: list[str], database: Server
+) -> dict[str, dict[str, Any]]:
+    """Wait until every task has ended; say what the rows are when they do not."""
+    try:
+        return await all_ended(client, stage.url, told, ENDED_WITHIN_S)
+    except TimeoutError:
+        name = fleet_database(stage)
+        print(
+            database.administer(
+                "select id, state, owner, fence, version, tries, not_before from task "
+                "where state in ('pending', 'running', 'retrying')",
+                name,
+            )
+        )
+        print(database.administer("select * from life", name), database.administer("select * from place", name))
+        print(database.administer("select * from circuit", name), stage.log()[-3000:])
+        raise
 
 
 async def sleep_through_the_lease(
