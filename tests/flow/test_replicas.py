@@ -185,8 +185,11 @@ def test_after_an_outage_of_the_store_nobody_robs_the_living():
         task = await town.submit("a")
         await town.accepted(task)
         town.store.is_away = True
-        await asyncio.sleep(3 * LEASE_S)
+        town.gates["a"].close()  # it comes back a little later than the other
+        await asyncio.sleep(2 * LEASE_S)
         town.store.is_away = False
+        await asyncio.sleep(2 * TURN_S)
+        town.gates["a"].reopen()
         await town.until(task, State.SUCCEEDED)
 
         assert town.taken("a") == town.taken("b") == []
