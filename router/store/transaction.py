@@ -6,7 +6,8 @@ submits costs as many round trips as one. A verb that decides about money (it lo
 are through and then runs alone to its end, because inside a transaction a lock keeps nobody out.
 
 **One by one.** If any verb of the crowd must be undone, or fails, everything is rolled back and done again, each verb
-in a savepoint of its own. Guards make that safe: nothing was written.
+in a savepoint of its own. Guards make that safe: nothing was written. Verbs that first read what is there and then take
+it (tasks, places, a right) are never done together, for a lock does not keep the verbs of one transaction apart.
 
 What the server or the network cannot do is `Unavailable` for the whole batch. If the connection breaks while the
 commit is on its way, the server is asked later what became of the transaction: an answer is never guessed. Floor 3.
@@ -63,12 +64,16 @@ class Redo(Exception):  # noqa: N818 - it names what happens next
     """A verb of the crowd must be undone or has failed, so that all are done again one by one."""
 
 
-async def write(connection: Any, batch: Sequence[Job], settle: Settle) -> float | None:
-    """Execute verbs in one transaction; returns the seconds of its commit, None when nothing was committed."""
+async def write(connection: Any, batch: Sequence[Job], settle: Settle, *, in_step: bool = True) -> float | None:
+    """Execute verbs in one transaction; returns the seconds of its commit, None when nothing was committed.
+
+    `in_step`: the first try may do them together.
+    """
     trouble: Exception = Redo()
     for number in range(TRIES_MAX):
+        alone = number > 0 or not (in_step or len(batch) == 1)
         try:
-            return await _transact(connection, batch, settle, alone=number > 0)
+            return await _transact(connection, batch, settle, alone=alone)
         except Redo:
             await _roll_back(connection)
         except QUICKER as quicker:
