@@ -237,6 +237,11 @@ group by priority, tenant
 
 # -- ownership --------------------------------------------------------------------------------------------------------
 
+# Let nobody else begin a life until the end of the transaction. The row means nothing.
+LOCK_LIVES = """
+insert into setting (name, value) values ('lives', '') on conflict (name) do update set value = setting.value
+"""
+
 # Begin a life of a replica, above every epoch that was.
 REGISTER = """
 insert into life (replica, epoch, beat_at)

@@ -70,7 +70,8 @@ class Verbs(Sharing):
     # -- ownership ----------------------------------------------------------------------------------------------------
 
     def register(self, replica: str, now: int) -> Steps[Owner]:
-        """Begin a life."""
+        """Begin a life. An epoch is above all others only if nobody else chooses one at the same time."""
+        yield sql.LOCK_LIVES, ()
         rows = yield sql.REGISTER, (replica, (yield from self._instant(now)))
         return Owner(replica, rows[0][0])
 

@@ -171,6 +171,14 @@ async def test_what_another_transaction_is_busy_with_is_not_waited_for_by_a_clai
     assert [view.task.id for view in await pair[0].claim(owner, SILENT_MS, 10, NOW)] == [a_task(1).id]
 
 
+async def test_many_lives_that_begin_at_once_get_an_epoch_each(url):
+    async with open_stores(url, 8) as opened:
+        for turn in range(3):
+            owners = await asyncio.gather(*(store.register(f"r{n}", NOW) for n, store in enumerate(opened)))
+
+            assert sorted(owner.epoch for owner in owners) == list(range(8 * turn + 1, 8 * turn + 9))
+
+
 async def test_sweeps_and_forgettings_on_two_stores_get_different_rows(pair):
     tasks = [await Cast(pair[0]).succeed(a_task(number)) for number in range(30)]
     swept = await asyncio.gather(*(store.sweep(KEEP_UNTIL, 10) for store in pair for _ in range(2)))
