@@ -86,15 +86,20 @@ class Verbs(Sharing):
         yield sql.DELETE_PLACES, (owner.epoch,)
 
     def claim(self, owner: Owner, silent_ms: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:
-        """Take over the best of what silent lives left: the best of each fence first, then the best of those."""
+        """Take over the best of what silent lives left: the best of each fence first, then the best of those.
+
+        Whose tasks there are is read before who is awake: a life that began in between would count as silent.
+        """
         if not (yield from self.heartbeat(owner, now)):
             return ()
+        fences = yield sql.FENCES, ()
+        halted = yield sql.ORPHANS_OUT, ()
         awake = yield from self._awake(owner, silent_ms, now)
         found: list[Row] = []
-        for (fence,) in (yield sql.FENCES, ()):
+        for (fence,) in fences:
             if fence not in awake:
                 found += yield sql.ORPHANS, (fence, limit)
-        found += [row[:4] for row in (yield sql.ORPHANS_OUT, ()) if row[4] not in awake]
+        found += [row[:4] for row in halted if row[4] not in awake]
         return (yield from self._take_over(owner, sorted(found)[:limit]))
 
     def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:

@@ -13,6 +13,7 @@ from router.leases import CircuitNews, CircuitWord, Want
 from router.outcome import Billed
 from router.store import sql
 from router.store.postgres import migrate, open_store
+from router.store.verbs import Verbs
 from router.task import State, Task
 from router.world import Balance, Cancelled, Stale, TooLate
 from tests.postgres import shared_server
@@ -155,6 +156,39 @@ async def test_reliefs_on_two_stores_get_different_tasks(pair):
     assert len(taken) == len(set(taken)) <= 20
     assert len(answers[0]) + len(answers[1]) >= 10
     assert len(await pair[0].waiting(busy, 100)) == 40 - len(taken)
+
+
+async def is_waited_for(connection):
+    """Whether somebody waits for a lock."""
+    return await connection.fetchval("select exists (select from pg_locks where not granted)")
+
+
+class Slow(Verbs):
+    """Waits for the lock 7 after it has read who is awake."""
+
+    def _awake(self, owner, silent_ms, now):
+        awake = yield from super()._awake(owner, silent_ms, now)
+        yield "select pg_advisory_xact_lock(7)", ()
+        return awake
+
+
+async def test_a_life_that_begins_during_a_claim_loses_nothing_to_it(url, connection):
+    async with open_stores(url) as (other, _), open_stores(url, 1, Slow) as (slow,):
+        old, claimer = await Cast(other).own("old"), await Cast(slow).own("claimer")
+        await Cast(other).admit(a_task(1, owner="old", fence=old.epoch))
+        await other.leave(old)
+        await connection.execute("select pg_advisory_lock(7)")
+        claim = asyncio.create_task(slow.claim(claimer, SILENT_MS, 10, NOW))
+        await poll_until(lambda: is_waited_for(connection), "the claim to wait")
+        young = await Cast(other).own("young")
+        mine = await Cast(other).admit(a_task(2, owner="young", fence=young.epoch))
+        halted = await Cast(other).open(await Cast(other).admit(a_task(3, owner="young", fence=young.epoch)))
+        await other.cancel("acme", halted.task.id, cancel_it())
+        await connection.execute("select pg_advisory_unlock(7)")
+
+        assert [view.task.id for view in await claim] == [a_task(1).id]
+        assert (await other.view("acme", mine.id)).task == mine
+        assert await other.halted(young) == (("acme", a_task(3).id),)
 
 
 async def test_what_another_transaction_is_busy_with_is_not_waited_for_by_a_claim(pair, connection):
