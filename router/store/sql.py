@@ -348,6 +348,11 @@ DELETE_PLACES = """
 delete from place where epoch = $1
 """
 
+# Let go of the places of lives that others have replaced: nobody counts them, and nobody will give them up.
+DELETE_DEAD_PLACES = """
+delete from place where not exists (select 1 from life where life.epoch = place.epoch)
+"""
+
 # Write down the move of a circuit; one that an operator has pinned is moved by an operator only ($9).
 PUT_CIRCUIT = """
 insert into circuit (provider, target, model, state, until_at, openings, pinned, version, epoch)

@@ -73,6 +73,7 @@ class Verbs(Sharing):
         """Begin a life. An epoch is above all others only if nobody else chooses one at the same time."""
         yield sql.LOCK_LIVES, ()
         rows = yield sql.REGISTER, (replica, (yield from self._instant(now)))
+        yield sql.DELETE_DEAD_PLACES, ()
         return Owner(replica, rows[0][0])
 
     def heartbeat(self, owner: Owner, now: int) -> Steps[bool]:

@@ -251,6 +251,17 @@ async def test_places_and_starts_are_divided_between_two_stores_that_ask_at_once
     assert set(started.values()) == {10}
 
 
+async def test_no_row_is_left_of_the_places_of_a_life_that_was_replaced(pair, connection):
+    other = await pair[1].register("other", NOW)
+    await pair[1].share(other, (Want("fal", 4),), SILENT_MS, NOW)
+    for _turn in range(5):
+        owner = await pair[0].register("again", NOW)
+        await pair[0].share(owner, (Want("fal", 4), Want("openai", 4)), SILENT_MS, NOW)
+
+    rows = await connection.fetch("select epoch, provider from place order by epoch, provider")
+    assert [tuple(row) for row in rows] == [(other.epoch, "fal"), (owner.epoch, "fal"), (owner.epoch, "openai")]
+
+
 async def test_one_of_two_stores_may_probe(pair):
     owners = [await Cast(store).own(replica) for store, replica in zip(pair, "ab", strict=True)]
     for turn in range(20):
