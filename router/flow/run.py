@@ -45,6 +45,7 @@ from router.world import Opened, OverBudget, Stale, TaskView, Unavailable
 
 STORE_AWAY_DELAY_S = 1.0
 OPERATOR_ASKED_AGAIN_S = 60.0
+LAPSED_DELAY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -118,6 +119,8 @@ async def _try(runtime: Runtime, story: Story, candidate: Candidate, plan: Plan,
         return await _conclude(runtime, story, ended)
     except NothingSent:
         await _withdraw(runtime, story, opened)
+        if not runtime.draining and story.task.state is not State.RUNNING:
+            runtime.wait_in_queue(story.task, LAPSED_DELAY_S)
         return False
     finally:
         if not learnt:
