@@ -29,6 +29,7 @@ from router.store.lane import Job
 from router.store.rows import Row
 from router.store.steps import Query, Steps, Undone
 from router.store.till import Pair, Till
+from router.task import Attempt, Task
 from router.world import Demand, Unavailable
 
 A = TypeVar("A")
@@ -76,6 +77,8 @@ async def write(connection: Any, batch: Sequence[Job], settle: Settle, *, in_ste
     `in_step`: the first try may do them together.
     """
     trouble: Exception = Redo()
+    if in_step:
+        batch = sorted(batch, key=_place_of)
     for number in range(TRIES_MAX):
         alone = number > 0 or not (in_step or len(batch) == 1)
         try:
@@ -214,6 +217,22 @@ async def _write_all(connection: Any, later: dict[str, list[tuple[Any, ...]]]) -
         if values:
             await connection.executemany(text, values)
             values.clear()
+
+
+def _place_of(job: Job) -> tuple[str, str, str]:
+    """The place of a verb in the order in which keys and tasks are taken, the same in every daemon.
+
+    Two crowds with the same keys in opposite orders would wait for each other again at each try.
+    """
+    match job.values:
+        case (Task() as task, *_):
+            return task.tenant, task.idempotency_key or "", task.id
+        case (Attempt() as attempt, *_):
+            return attempt.tenant, "", attempt.task_id
+        case (str() as tenant, str() as task_id, *_):
+            return tenant, "", task_id
+        case _:
+            return "", "", ""
 
 
 def _pairs_of(job: Job) -> set[Pair]:

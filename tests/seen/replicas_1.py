@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import aiohttp
-from router.flow.replicas import LEASE_S
 
 from providers import simulated
 from providers.simulated.bfl import BflOptions
+from router.flow.replicas import LEASE_S
 from tests.postgres import Server, running_server
 from tests.seen.fleet import Daemons, daemons, fleet_database
 from tests.seen.spine_3 import CONFIG, Ledger, judge_bills

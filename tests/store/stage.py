@@ -149,6 +149,12 @@ def kinds(answers):
     return Counter(type(answer).__name__ for answer in answers)
 
 
+async def count_deadlocks(connection):
+    """How many transactions the server has ended because they waited for each other."""
+    await connection.execute("select pg_stat_clear_snapshot()")
+    return await connection.fetchval("select deadlocks from pg_stat_database where datname = current_database()")
+
+
 async def picture_of(store, *tasks):
     """Everything that can be read about these tasks, to see that a refused verb changed nothing."""
     views = [await store.view(task.tenant, task.id) for task in tasks]

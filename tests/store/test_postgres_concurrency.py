@@ -30,6 +30,7 @@ from tests.store.stage import (
     begin,
     cancel_it,
     check_books,
+    count_deadlocks,
     deliver,
     demand,
     end,
@@ -67,11 +68,17 @@ async def test_one_key_on_two_stores_at_once_makes_one_task(pair):
     assert (await pair[0].balances([("tenant:acme", DAY)]))[0].held == 20 * 4 * CENT
 
 
-async def test_keys_that_come_to_two_stores_in_opposite_orders_are_all_answered(pair):
-    forth = [pair[0].admit(a_task(number, idempotency_key=f"key-{number}"), ()) for number in range(40)]
-    back = [pair[1].admit(a_task(100 + number, idempotency_key=f"key-{number}"), ()) for number in reversed(range(40))]
+@pytest.mark.parametrize("limit", [PLENTY, 0])
+async def test_keys_that_come_to_two_stores_in_opposite_orders_are_all_answered(pair, connection, limit):
+    refused = pair[0].admit(a_task(999), (demand(limit=limit),))  # with 0, its crowd is done one by one
+    for turn in range(5):
+        numbers = range(100 * turn, 100 * turn + 40)
+        forth = [pair[0].admit(a_task(number, idempotency_key=f"key-{number}"), ()) for number in numbers]
+        back = [pair[1].admit(a_task(5000 + n, idempotency_key=f"key-{n}"), ()) for n in reversed(numbers)]
+        answers = await asyncio.gather(*forth, *back, *([refused] if turn == 0 else []))
 
-    assert kinds(await asyncio.gather(*forth, *back)) == {"Admitted": 40, "Duplicate": 40}
+        assert kinds(answers[:80]) == {"Admitted": 40, "Duplicate": 40}
+    assert await count_deadlocks(connection) == 0
 
 
 async def test_cancel_and_the_end_of_the_attempt_on_two_stores_have_one_winner(pair):

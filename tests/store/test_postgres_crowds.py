@@ -21,6 +21,7 @@ from tests.store.stage import (
     an_attempt,
     begin,
     check_books,
+    count_deadlocks,
     deliver,
     demand,
     end,
@@ -160,12 +161,6 @@ async def test_text_that_postgresql_cannot_store_is_replaced_and_harms_nobody(pa
     assert [task.id for task in await store.alike("ac\x00me", odd.digest, NOW)] == [odd.id]
 
 
-async def deadlocks(connection):
-    """How many transactions the server has ended because they waited for each other."""
-    await connection.execute("select pg_stat_clear_snapshot()")
-    return await connection.fetchval("select deadlocks from pg_stat_database where datname = current_database()")
-
-
 async def test_crowds_that_cross_over_the_same_budgets_never_wait_for_each_other(pair, connection):
     first, second = pair
     shared, alone = demand("tenant:acme", limit=PLENTY), [demand(f"key:{number}", limit=PLENTY) for number in range(5)]
@@ -203,4 +198,4 @@ async def test_crowds_that_cross_over_the_same_budgets_never_wait_for_each_other
         assert kinds(closed) == {"Task": 18}
         tasks += closed
     await check_books(first, *tasks)
-    assert await deadlocks(connection) == 0
+    assert await count_deadlocks(connection) == 0
