@@ -114,8 +114,7 @@ class PostgresStore(RelationalStore):
         """Set up a lane for each connection of the pool."""
         self.commits = 0
         self._pool = pool
-        lanes = [BatchLane(on_loop(self._write), self._served) for _ in range(2)]
-        lanes += [BatchLane(on_loop(self._read), self._served) for _ in range(2)]
+        lanes = [BatchLane(on_loop(serve), self._served) for serve in (self._write, self._keep, self._read, self._read)]
         self._lanes = lanes
         super().__init__(Lanes(*lanes), verbs)
         self._hints = Hints(url)
@@ -128,10 +127,15 @@ class PostgresStore(RelationalStore):
         """Hear the other daemons."""
         self._hints.listen(hear)
 
-    async def _write(self, batch: Sequence[Job]) -> float | None:
-        seconds: float | None = await self._serve(batch, lambda taken: transaction.write(taken, batch, self._settle))
+    async def _write(self, batch: Sequence[Job], *, in_step: bool = True) -> float | None:
+        seconds: float | None = await self._serve(
+            batch, lambda taken: transaction.write(taken, batch, self._settle, in_step=in_step)
+        )
         self.commits += seconds is not None
         return seconds
+
+    async def _keep(self, batch: Sequence[Job]) -> float | None:
+        return await self._write(batch, in_step=False)
 
     async def _read(self, batch: Sequence[Job]) -> None:
         await self._serve(batch, lambda taken: transaction.read(taken, batch))
