@@ -125,7 +125,7 @@ async def wait_for_end(request: web.Request, task: Task, wait_s: float) -> TaskV
     services = request.app[SERVICES]
     loop = asyncio.get_running_loop()
     until = loop.time() + wait_s
-    with services.life.waiters.waiting(task.id) as ending:
+    with services.life.waiters.waiting(task) as ending:
         view = await services.world.store.view(task.tenant, task.id)
         while view is not None and not view.task.is_terminal:
             left = min(until - loop.time(), LOOK_EVERY_S)

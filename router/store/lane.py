@@ -1,9 +1,9 @@
 """Lanes: who executes verbs. Somebody who takes together what piled up while he was busy, or nobody but the caller.
 
 A lane is handed verbs one at a time and has them served in batches, on a thread or by a coroutine, so that verbs called
-at the same moment share a commit and a hop between threads. What came in during one turn of the event loop is one
-batch, unless it is very much or the engine is slow. Everything but `serve` runs on the event loop's thread, so that
-nothing here needs a lock. Knows no SQL. Floor 3.
+at the same moment share a commit and a hop between threads. What came in during one turn of the event loop is one batch
+at least. Everything but `serve` runs on the event loop's thread, so that nothing here needs a lock. Knows no SQL.
+Floor 3.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ A = TypeVar("A")
 
 WAITING_MAX = 10_000
 BATCH_MAX = 256
-BATCH_FIRST = 64
-BATCH_LONG_S = 4.0  # what a batch has locked is wanted by other daemons, who wait for it a few seconds
 
 
 class Job:
@@ -110,8 +108,6 @@ class BatchLane:
         self._busy = False
         self._due = False
         self._closed = False
-        self._batch_max = BATCH_FIRST
-        self._began_s = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -154,17 +150,11 @@ class BatchLane:
             self._idle.set()
             return
         self._busy = True
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._batch_max))]
-        self._began_s = self._loop.time()
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
         self._execute(batch, partial(self._end, batch))
 
     def _end(self, batch: list[Job], seconds: float | None) -> None:
-        """Tell the callers, after the next batch is on its way; it is smaller where batches take long."""
-        took_s = self._loop.time() - self._began_s
-        if took_s > BATCH_LONG_S:
-            self._batch_max = max(1, len(batch) // 2)
-        elif len(batch) == self._batch_max and took_s < BATCH_LONG_S / 4:
-            self._batch_max = min(2 * self._batch_max, BATCH_MAX)
+        """Tell the callers, after the next batch is on its way."""
         self._busy = False
         self._begin()
         for job in batch:

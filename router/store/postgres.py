@@ -111,7 +111,12 @@ class PostgresStore(RelationalStore):
         self._url = url
         self._lines = [first, Line(url), Line(url), Line(url)]
         writer, keeper, reader, lister = self._lines
-        self._lanes = [*map(self._open_writer, (writer, keeper)), *map(self._open_reader, (reader, lister))]
+        self._lanes = [
+            self._open_writer(writer),
+            self._open_writer(keeper, in_step=False),
+            self._open_reader(reader),
+            self._open_reader(lister),
+        ]
         super().__init__(Lanes(*self._lanes), verbs)
         self._hints = Hints(url)
 
@@ -123,12 +128,12 @@ class PostgresStore(RelationalStore):
         """Hear the other daemons."""
         self._hints.listen(hear)
 
-    def _open_writer(self, way: Line) -> BatchLane:
+    def _open_writer(self, way: Line, *, in_step: bool = True) -> BatchLane:
         own = Mark()
         settle = partial(self._settle, own)
 
         async def serve(batch: Sequence[Job]) -> float | None:
-            work = partial(transaction.write, batch=batch, mark=own, settle=settle)
+            work = partial(transaction.write, batch=batch, mark=own, settle=settle, in_step=in_step)
             seconds = await self._serve(lane, way, batch, work)
             self.commits += seconds is not None
             return seconds

@@ -94,6 +94,6 @@ class Sharing:
         if len(tasks) > ENDED_MAX:
             raise ValueError(f"{len(tasks)} tasks are asked for at once; {ENDED_MAX} may be")
         asked = set(tasks)
-        ids = [task_id for _tenant, task_id in tasks]
+        ids = sorted({task_id for _tenant, task_id in tasks})
         rows = yield sql.ENDED, (*ids, *[""] * (ENDED_MAX - len(ids)))
         return tuple(task for task in map(task_of_row, rows) if (task.tenant, task.id) in asked)

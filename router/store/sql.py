@@ -237,6 +237,11 @@ group by priority, tenant
 
 # -- ownership --------------------------------------------------------------------------------------------------------
 
+# Let nobody else begin a life until the end of the transaction. The row means nothing.
+LOCK_LIVES = """
+insert into setting (name, value) values ('lives', '') on conflict (name) do update set value = setting.value
+"""
+
 # Begin a life of a replica, above every epoch that was.
 REGISTER = """
 insert into life (replica, epoch, beat_at)
@@ -341,6 +346,11 @@ on conflict (provider, epoch) do update set places = excluded.places, need = exc
 # Let go of the places that a life holds.
 DELETE_PLACES = """
 delete from place where epoch = $1
+"""
+
+# Let go of the places of lives that others have replaced: nobody counts them, and nobody will give them up.
+DELETE_DEAD_PLACES = """
+delete from place where not exists (select 1 from life where life.epoch = place.epoch)
 """
 
 # Write down the move of a circuit; one that an operator has pinned is moved by an operator only ($9).

@@ -1,7 +1,7 @@
 """What each verb of `world.Store` does in a database, as steps that any SQL engine can take.
 
 A verb is a generator: it yields a statement with its values, is sent the rows, and returns its answer. The engine that
-drives it owns connection and transaction, so that the same text serves a thread of SQLite and a pool of another engine.
+drives it owns connection and transaction, so that the same text serves a thread of SQLite and a line to another engine.
 A verb runs whole in one transaction or leaves nothing: what it finds out after it has written is told by `Undone`, and
 the driver rolls back. Meaning is defined by `memory`; money goes through `policy.budget`, moves through `task.apply`.
 Guards stand in the statements, because a row that has the version and the fence that the caller knows is the row that
@@ -70,8 +70,10 @@ class Verbs(Sharing):
     # -- ownership ----------------------------------------------------------------------------------------------------
 
     def register(self, replica: str, now: int) -> Steps[Owner]:
-        """Begin a life."""
+        """Begin a life. An epoch is above all others only if nobody else chooses one at the same time."""
+        yield sql.LOCK_LIVES, ()
         rows = yield sql.REGISTER, (replica, (yield from self._instant(now)))
+        yield sql.DELETE_DEAD_PLACES, ()
         return Owner(replica, rows[0][0])
 
     def heartbeat(self, owner: Owner, now: int) -> Steps[bool]:
@@ -85,15 +87,20 @@ class Verbs(Sharing):
         yield sql.DELETE_PLACES, (owner.epoch,)
 
     def claim(self, owner: Owner, silent_ms: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:
-        """Take over the best of what silent lives left: the best of each fence first, then the best of those."""
+        """Take over the best of what silent lives left: the best of each fence first, then the best of those.
+
+        Whose tasks there are is read before who is awake: a life that began in between would count as silent.
+        """
         if not (yield from self.heartbeat(owner, now)):
             return ()
+        fences = yield sql.FENCES, ()
+        halted = yield sql.ORPHANS_OUT, ()
         awake = yield from self._awake(owner, silent_ms, now)
         found: list[Row] = []
-        for (fence,) in (yield sql.FENCES, ()):
+        for (fence,) in fences:
             if fence not in awake:
                 found += yield sql.ORPHANS, (fence, limit)
-        found += [row[:4] for row in (yield sql.ORPHANS_OUT, ()) if row[4] not in awake]
+        found += [row[:4] for row in halted if row[4] not in awake]
         return (yield from self._take_over(owner, sorted(found)[:limit]))
 
     def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:

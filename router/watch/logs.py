@@ -43,6 +43,7 @@ from router.events import (
     TaskInterrupted,
     TaskProgressed,
     TaskRetrying,
+    TasksTaken,
     TaskStarted,
     TaskSwept,
 )
@@ -73,6 +74,7 @@ DaemonEvent = (
     | CallCut
     | Recovered
     | LifeReplaced
+    | TasksTaken
 )
 
 
@@ -288,6 +290,12 @@ def _daemon_line_of(event: DaemonEvent) -> Line:
             return "error", "call.cut", {**_attempt(attempt), "estimate_usd": usd_of(estimate), "billing": "unknown"}
         case Recovered(waiting=waiting, resumed=resumed, unknown=unknown):
             return "info", "recovered", {"waiting": waiting, "resumed": resumed, "unknown": unknown}
+        case TasksTaken(count=count, silent=silent):
+            return (
+                "warning" if silent else "info",
+                "tasks.taken",
+                {"count": count, "from": "silent" if silent else "busy"},
+            )
         case LifeReplaced(replica=replica, epoch=epoch):
             return "error", "life.replaced", {"replica": replica, "epoch": epoch}
         case _:
