@@ -247,7 +247,7 @@ async def test_a_server_that_is_silent_for_longer_than_a_lease_costs_nothing_but
 
 
 async def test_a_slow_way_to_the_server_slows_the_daemon_and_costs_no_lease(tmp_path, server):
-    async with staged(tmp_path, server, each=3) as outage:
+    async with staged(tmp_path, server, each=1) as outage:
         outage.way.latency_s = 0.1
 
         for model in ("polled", "direct"):
