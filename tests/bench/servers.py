@@ -103,8 +103,8 @@ def open_database(store: str, places: Places) -> Iterator[Database]:
 @contextmanager
 def serving_product(folder: Path, upstream: str, database: Database, places: Places) -> Iterator[Serving]:
     """Start the daemon with a data directory in `folder` and wait for its first picture."""
-    folder.mkdir()
-    config, out = folder / "routing.yaml", folder / "daemon.out"
+    config, out = folder / "config" / "routing.yaml", folder / "daemon.out"
+    config.parent.mkdir(parents=True)  # of its own: whatever is written beside it makes the daemon read it again
     config.write_text(CONFIG.format(upstream=upstream, places=PROVIDER_PLACES))
     environ = {
         "POINTSMAN_CONFIG": str(config),
