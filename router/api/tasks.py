@@ -73,8 +73,8 @@ async def create(request: web.Request) -> web.StreamResponse:
     if prefer.wait_s is None:
         return await images.accepted_reply(request, accepted)
     wait_s = images.wait_of(services, prefer)
-    await images.wait_for_end(request, accepted.task, wait_s)
-    return await images.accepted_reply(request, accepted, prefer_applied=f"wait={wait_s:g}")
+    view = await images.wait_for_end(request, accepted.task, wait_s)
+    return await images.accepted_reply(request, accepted, view, prefer_applied=f"wait={wait_s:g}")
 
 
 async def read(request: web.Request) -> web.StreamResponse:
