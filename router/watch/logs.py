@@ -11,7 +11,8 @@ import logging
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO, assert_never
 
@@ -48,12 +49,16 @@ from router.task import Attempt, State, Task, usd_of
 
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 QUEUE_MAX = 10_000
+GATHER_S = 0.01  # how long a line waits for others, so that many are written at once
+BATCH_MAX = 1_000
 SECRET_MIN_CHARS = 8
 BLOT = "[redacted]"
 # Keys by their look, for those that no configuration has told us: Bearer words, ours (pm_), the vendors' (sk-), links.
 LOOKS_SECRET = re.compile(
     r"(?i)(?<=bearer )[\w.~+/=-]{8,}|\bpm_\w{8,}|\bsk-[\w-]{8,}|(?<=[?&]sig=)[\w.=-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
+# One of these stands in whatever the pattern finds: looking for them first is ten times as fast.
+SECRET_SIGNS = ("bearer ", "pm_", "sk-", "sig=", "://")
 SECRET_NAMES = frozenset({"authorization", "x-api-key", "x-key", "api_key", "secret", "password", "credential"})
 
 Line = tuple[str, str, dict[str, Any]]
@@ -84,19 +89,11 @@ class Log:
         self._secrets: tuple[str, ...] = ()
         self._queue: queue.Queue[tuple[int, Line] | None] = queue.Queue(QUEUE_MAX)
         self.dropped = 0
-        renderer: Any = structlog.processors.JSONRenderer(default=str)
+        self._stream = stream
+        self._render: Any = structlog.processors.JSONRenderer(default=str)
         if form == "console":
-            renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
-        self._logger: Any = structlog.wrap_logger(
-            structlog.WriteLogger(stream),
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.format_exc_info,
-                self._blot,
-                renderer,
-            ],
-            wrapper_class=structlog.make_filtering_bound_logger(self._threshold),
-        )
+            self._render = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
@@ -118,6 +115,7 @@ class Log:
 
     def close(self) -> None:
         """Write what is queued and end the thread."""
+        self._closing.set()
         self._queue.put(None)
         self._thread.join(timeout=5.0)
 
@@ -128,24 +126,38 @@ class Log:
             self.dropped += 1
 
     def _write_all(self) -> None:
-        while (queued := self._queue.get()) is not None:
-            at, (level, name, fields) = queued
-            stamp = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        open_end = True
+        while open_end:
+            batch = [self._queue.get()]
+            self._closing.wait(GATHER_S)
+            with suppress(queue.Empty):
+                while len(batch) < BATCH_MAX:
+                    batch.append(self._queue.get_nowait())
+            lines = [queued for queued in batch if queued is not None]
+            open_end = len(lines) == len(batch)
             try:
-                getattr(self._logger, level)(name, at=stamp, **fields)
+                self._stream.write("".join(f"{self._text_of(at, line)}\n" for at, line in lines))
+                self._stream.flush()
             except (OSError, ValueError):  # the stream is gone or full; there is nobody to tell
-                self.dropped += 1
+                self.dropped += len(lines)
 
-    def _blot(self, _logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        for name, value in fields.items():
-            fields[name] = BLOT if name.lower() in SECRET_NAMES else self._cleaned(value)
-        return fields
+    def _text_of(self, at: int, line: Line) -> str:
+        """Render a line, secrets blotted out."""
+        level, name, fields = line
+        stamp = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        said = {"at": stamp, **fields, "event": name, "level": level}
+        if "exc_info" in fields:
+            said = dict(structlog.processors.format_exc_info(None, level, said))
+        for key, value in said.items():
+            said[key] = BLOT if key.lower() in SECRET_NAMES else self._cleaned(value)
+        return str(self._render(None, level, said))
 
     def _cleaned(self, value: Any) -> Any:
         if isinstance(value, str):
             for secret in self._secrets:
                 value = value.replace(secret, BLOT)
-            return LOOKS_SECRET.sub(BLOT, value)
+            lower = value.lower()
+            return LOOKS_SECRET.sub(BLOT, value) if any(sign in lower for sign in SECRET_SIGNS) else value
         if isinstance(value, Mapping):
             return {
                 name: BLOT if str(name).lower() in SECRET_NAMES else self._cleaned(one) for name, one in value.items()
