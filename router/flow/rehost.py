@@ -25,7 +25,8 @@ from router.world import FetchBroken, FetchFailed, VaultFull, World
 
 PIECE_BYTES = HEAD_BYTES
 PIECE_CHARS = PIECE_BYTES // 3 * 4
-SMALL_BYTES = 64 << 10
+SMALL_BYTES = 64 << 10  # what a change of threads would cost more than
+SMALL_CHARS = SMALL_BYTES // 3 * 4
 AT_ONCE = 4
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 15.0
@@ -56,6 +57,11 @@ async def store_outputs(
     if not media:
         return Unfetchable("nothing was delivered", unusable=True)
     deadline = asyncio.get_running_loop().time() + timeout_s
+    if len(media) == 1:
+        try:
+            return (await _insist(_Source(world, media[0], f"{key_prefix}/0", allowed_origin, family), deadline),)
+        except _Failed as failed:
+            return failed.reason
     stored: dict[int, Output] = {}
     room = asyncio.Semaphore(AT_ONCE)
 
@@ -203,7 +209,10 @@ async def _decode(source: _Source) -> AsyncGenerator[bytes, None]:
             raise _Failed("a data URI without base64", unusable=True)
     while at < len(text) or carry:
         try:
-            piece, carry = await source.world.offload(partial(_decode_piece, text, at, carry))
+            if len(text) <= SMALL_CHARS:
+                piece, carry = _decode_piece(text, at, carry)
+            else:
+                piece, carry = await source.world.offload(partial(_decode_piece, text, at, carry))
         except ValueError:  # binascii's own error is one
             raise _Failed("broken base64", unusable=True) from None
         at += PIECE_CHARS

@@ -57,8 +57,7 @@ class LocalVault:
         sink = _BatchingSink(lambda pieces: self._run(partial(draft.append, pieces)))
         try:
             yield sink
-            await sink.flush()
-            await self._run(draft.publish)
+            await self._run(partial(draft.publish, sink.take()))
         except BaseException:
             # Shielded, so that a second cancellation does not take the clearing up back.
             await asyncio.shield(self._run(draft.discard))
@@ -157,13 +156,12 @@ class _BatchingSink:
         self._pieces.append(chunk if isinstance(chunk, bytes) else bytes(chunk))
         self._size += len(self._pieces[-1])
         if self._size >= BATCH_BYTES:
-            await self.flush()
+            await self._append(self.take())
 
-    async def flush(self) -> None:
-        """Hand on what is collected."""
+    def take(self) -> list[bytes]:
+        """Give out what is collected."""
         pieces, self._pieces, self._size = self._pieces, [], 0
-        if pieces:
-            await self._append(pieces)
+        return pieces
 
 
 class Draft:
@@ -187,12 +185,12 @@ class Draft:
             if not self._discarded:
                 self._write(pieces)
 
-    def publish(self) -> None:
-        """Make the bytes durable, then visible, then the name durable."""
+    def publish(self, pieces: Sequence[bytes] = ()) -> None:
+        """Write what is left, make the bytes durable, then visible, then the name durable."""
         with self._lock:
             if self._discarded:
                 return
-            os.fsync(self._write(()))
+            os.fsync(self._write(pieces))
             with self._tree.fold_for_writing(self._place) as fold:
                 assert self._working_name is not None
                 os.rename(self._working_name, self._place.name, src_dir_fd=self._tree.unfinished, dst_dir_fd=fold)
