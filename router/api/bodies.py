@@ -39,6 +39,8 @@ EXTRAS = frozenset(
         "model",
     }
 )
+PRIORITIES = {priority.word: priority for priority in Priority}
+NO_PREFERENCES = Preferences()
 QUALITIES = ("auto", "low", "medium", "high", "xhigh", "max", "standard", "hd")
 WORDS: Mapping[str, tuple[str, ...]] = {
     "quality": QUALITIES,
@@ -210,10 +212,9 @@ def _check_number(fields: Mapping[str, Any], name: str, low: int, high: int) -> 
 def _read_priority(value: object) -> Priority | None:
     if value is None:
         return None
-    words = {priority.word: priority for priority in Priority}
-    if not isinstance(value, str) or value not in words:
-        invalid("priority", f"priority must be one of {', '.join(words)}.")
-    return words[value]
+    if not isinstance(value, str) or value not in PRIORITIES:
+        invalid("priority", f"priority must be one of {', '.join(PRIORITIES)}.")
+    return PRIORITIES[value]
 
 
 def _read_metadata(value: object) -> Mapping[str, str]:
@@ -235,6 +236,8 @@ def _read_seconds(name: str, value: object) -> float | None:
 
 def _read_preferences(value: object) -> Preferences:
     """Read the `provider` object of contract 5.4."""
+    if value == {}:
+        return NO_PREFERENCES
     if not isinstance(value, dict):
         invalid("provider", "provider must be an object.")
     known: Mapping[str, Callable[[str, object], object]] = {

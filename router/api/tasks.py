@@ -29,6 +29,7 @@ from router.world import Cancelled, Search, TaskView, TooLate
 
 ROUTE = "/v1/tasks"
 LIMIT_MAX = 100
+KINDS = {kind.value: kind for kind in Kind}
 NATIVE_FIELDS = frozenset(
     {"kind", "model", "input", "priority", "metadata", "start_within", "timeout", "provider", "callback_url"}
     | {"callback_events", "async", "stream"}
@@ -169,12 +170,11 @@ def no_such_task() -> Refusal:
 
 
 def _read_kind(value: object) -> Kind:
-    known = {kind.value: kind for kind in Kind}
-    if not isinstance(value, str) or value not in known:
-        invalid("kind", f"kind must be one of {', '.join(known)}.")
-    if known[value] is not Kind.IMAGE_GENERATION:
+    if not isinstance(value, str) or value not in KINDS:
+        invalid("kind", f"kind must be one of {', '.join(KINDS)}.")
+    if KINDS[value] is not Kind.IMAGE_GENERATION:
         not_yet("kind", f"The kind {value}")
-    return known[value]
+    return KINDS[value]
 
 
 def _read_search(request: web.Request, tenant: str) -> Search:
