@@ -230,6 +230,15 @@ class LifeReplaced:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class TasksTaken:
+    """Tasks of other lives go on here: of silent ones, or of busy ones that had more than they could start."""
+
+    at: int
+    count: int
+    silent: bool
+
+
 Event = (
     TaskAdmitted
     | TaskStarted
@@ -254,6 +263,7 @@ Event = (
     | CallCut
     | Recovered
     | LifeReplaced
+    | TasksTaken
 )
 
 Reader = Callable[[Event], None]

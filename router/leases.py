@@ -13,9 +13,10 @@ from enum import StrEnum
 class Want:
     """What one daemon asks of the limits of a provider, and how many of its places it uses now.
 
-    `places` is the provider's `max_concurrency`; `need` what this daemon could use now, `in_use` included. `tokens` is
-    the size of the bucket of its `rate_limit`, full again after `per_ms` milliseconds (0: there is none), and
-    `tokens_wanted` how many starts are asked for.
+    `places` is the provider's `max_concurrency`; `need` what this daemon could use now. `in_use` counts the places that
+    are taken and those that it may still take before it hears the answer. `tokens` is the size of the bucket of its
+    `rate_limit`, full again after `per_ms` milliseconds (0: there is none), and `tokens_wanted` how many starts are
+    asked for.
     """
 
     provider: str
@@ -49,13 +50,17 @@ CircuitKey = tuple[str, str, str]  # provider, target, upstream model
 
 @dataclass(frozen=True, slots=True)
 class CircuitNews:
-    """A circuit was moved here. `open_for_ms` None: until somebody acts. `pinned`: an operator did it."""
+    """A circuit was moved here. `open_for_ms` None: until somebody acts. `pinned`: it stays so until an operator acts.
+
+    `by_hand`: an operator did it. What happens by itself does not undo a pin that was set elsewhere meanwhile.
+    """
 
     key: CircuitKey
     word: CircuitWord
     open_for_ms: int | None = 0
     openings: int = 0
     pinned: bool = False
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)

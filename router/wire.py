@@ -30,7 +30,9 @@ CONNECT_TIMEOUT_S = 5.0
 IDLE_TIMEOUT_S = 30.0
 KEEPALIVE_S = 30
 REUSE_WITHIN_S = 15.0
+DECODED_AT_ONCE_BYTES = 2 << 20  # a third of a millisecond; a thread would take longer to begin
 LARGE_BYTES = 256 << 10
+PAGED_BYTES = 4 << 20  # below it fresh pages cost more than the holes that the heap keeps
 TEXT_MAX_CHARS = 2000
 
 
@@ -126,7 +128,7 @@ class Wire:
             raise _Unfinished(detail, timed_out=True) from late
 
     async def _read(self, answer: _Answer) -> Reply:
-        if answer.body.size <= LARGE_BYTES:
+        if answer.body.size <= DECODED_AT_ONCE_BYTES:
             return _decode(answer)
         # One at a time: while a body is decoded it exists twice, and twenty may arrive together.
         async with self._one_decode:
@@ -198,8 +200,8 @@ def _report(cause: Exception, *, sent: bool, overdue: bool) -> Broken:
 class _Body:
     """The bytes of one answer, each held once.
 
-    A large body gets pages of its own. They take no memory before they are filled, whatever was announced; they grow
-    without being copied; and they go straight back to the system, where a heap would keep the hole of a picture.
+    A body larger than usual pictures gets pages of its own. They take no memory before they are filled, whatever was
+    announced; they grow without being copied; and they go straight back to the system; a heap would keep the hole.
     """
 
     def __init__(self, announced: int | None, limit: int) -> None:
@@ -208,7 +210,7 @@ class _Body:
         if announced is not None and announced > limit:
             raise self._overflow()
         self._room: bytearray | mmap.mmap = bytearray()
-        if announced is not None and announced > LARGE_BYTES:
+        if announced is not None and announced > PAGED_BYTES:
             self._room = _map_pages(announced)
 
     def append(self, piece: bytes) -> None:
@@ -217,11 +219,11 @@ class _Body:
         if end > self._limit:
             raise self._overflow()
         if isinstance(self._room, bytearray):
-            if end <= LARGE_BYTES:
+            if end <= PAGED_BYTES:
                 self._room += piece
                 self.size = end
                 return
-            pages = _map_pages(4 * LARGE_BYTES)
+            pages = _map_pages(4 * PAGED_BYTES)
             pages[: self.size] = self._room
             self._room = pages
         while end > len(self._room):

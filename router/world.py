@@ -8,6 +8,7 @@ The verbs of `Store` are steps of a task's life, each one transaction; reads nev
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -440,5 +441,30 @@ def seeded_dice(seed: int) -> Callable[[str], Random]:
 
 def system_dice() -> Callable[[str], Random]:
     """Make streams of randomness from the operating system (ids and secrets must not be guessable)."""
-    source = SystemRandom()
+    source = _PooledRandom()
     return lambda _name: source
+
+
+class _PooledRandom(SystemRandom):
+    """The operating system's randomness, asked for by the page: an id a call costs as much as the rest of making it.
+
+    For one thread.
+    """
+
+    _POOL_BYTES = 4096
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pool = b""
+
+    def getrandbits(self, k: int) -> int:
+        """Give k random bits."""
+        size = (k + 7) // 8
+        if len(self._pool) < size:
+            self._pool = os.urandom(max(self._POOL_BYTES, size))
+        taken, self._pool = self._pool[:size], self._pool[size:]
+        return int.from_bytes(taken, "big") >> (size * 8 - k)
+
+    def random(self) -> float:
+        """Give a number in [0, 1) of 53 random bits."""
+        return self.getrandbits(53) / (1 << 53)

@@ -173,7 +173,7 @@ def _call_of(runtime: Runtime, trial: Trial, limit_s: float | None = None) -> Ca
 
 
 async def _submit(runtime: Runtime, trial: Trial) -> Submitted:
-    if runtime.draining:
+    if runtime.draining or not runtime.holds(trial.live):
         raise NothingSent
     trial.live.phase = Phase.SUBMITTING
     runtime.world.mark("C3")

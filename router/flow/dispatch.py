@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
-from router.events import AttemptOpened, DrainStarted, Event, LifeReplaced, Recovered, TaskAdmitted, TaskSwept
+from router.events import AttemptOpened, DrainStarted, Event, Recovered, TaskAdmitted, TaskSwept
 from router.flow import run
 from router.flow.intake import Depth
 from router.flow.queue import Entry
@@ -27,8 +27,7 @@ RUNNING_MAX = 10_000
 TAKING_MAX = 256  # tasks between the queue and their place in the fleet
 CLAIM_BATCH = 500
 REFILL_BATCH = 2_000
-BEAT_EVERY_S = 5.0
-LEASE_S = 15.0  # who shares a store and is silent for so long loses its tasks to the others
+FOREVER_MS = 100 * 365 * 86_400_000
 SWEEP_EVERY_S = 60.0
 SWEEP_BATCH = 200
 STORE_AWAY_S = 1.0
@@ -47,7 +46,6 @@ class Dispatcher:
         self._due: list[tuple[float, str, str]] = []  # (monotonic, tenant, task id) of waiting tasks with a deadline
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
-        self._beating: asyncio.Task[None] | None = None
         runtime.wake_pump = self._wake.set
         runtime.fleet.on_room = lambda _provider: self._wake.set()
         runtime.bus.subscribe(self._read)
@@ -55,52 +53,55 @@ class Dispatcher:
     # -- life -------------------------------------------------------------------------------------------------------
 
     async def recover(self) -> Recovered:
-        """Claim what earlier lives left, before the first submit is taken."""
-        runtime, waiting, resumed, unknown = self.runtime, 0, 0, 0
+        """Claim what earlier lives left, before the first submit is taken.
+
+        Where others use the store too, that is only what this replica's own former lives left: of the others nobody
+        knows yet who is silent.
+        """
+        runtime, counts = self.runtime, Counter[str]()
+        silent_ms = FOREVER_MS if runtime.world.store.shared else 0
         while True:
-            silent_ms = round(LEASE_S * 1000) if runtime.world.store.shared else 0
             claimed = await runtime.world.store.claim(runtime.owner, silent_ms, CLAIM_BATCH, runtime.now())
             for view in claimed:
-                if view.task.state in {State.PENDING, State.RETRYING}:
-                    waiting += 1
-                    self._depth.count(view.task, +1)
-                    self._put_back(view.task)
-                elif any(one.handle is not None and one.ended_at is None for one in view.attempts):
-                    resumed += 1
-                    self._drive(view)
-                else:
-                    unknown += 1
-                    self._drive(view)
+                counts[self._go_on_with(view)] += 1
             if len(claimed) < CLAIM_BATCH:
                 break
-        summary = Recovered(runtime.now(), waiting, resumed, unknown)
+        summary = Recovered(runtime.now(), counts["waiting"], counts["resumed"], counts["unknown"])
         runtime.bus.emit(summary)
         return summary
+
+    def take_over(self, views: tuple[TaskView, ...]) -> None:
+        """Go on with tasks of other lives that have become this one's."""
+        for view in views:
+            self._go_on_with(view)
+
+    def _go_on_with(self, view: TaskView) -> str:
+        """Let a task wait again, or take up its attempt: poll an accepted job, judge an intent as unknown."""
+        if view.task.state in {State.PENDING, State.RETRYING}:
+            self._depth.count(view.task, +1)
+            self._put_back(view.task)
+            return "waiting"
+        self._drive(view)
+        return "resumed" if any(one.handle is not None and one.ended_at is None for one in view.attempts) else "unknown"
 
     def start(self) -> None:
         """Begin to take tasks."""
         self._loops = [asyncio.create_task(self._pump()), asyncio.create_task(self._sweep())]
-        self._beating = asyncio.create_task(self._beat())
-        for loop, name in zip((*self._loops, self._beating), ("pump", "sweep", "heartbeat"), strict=True):
-            loop.add_done_callback(partial(_report, what=f"the {name}"))
+        for loop, name in zip(self._loops, ("pump", "sweep"), strict=True):
+            loop.add_done_callback(partial(report, what=f"the {name}"))
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop taking; wait for the synchronous calls that are out; leave accepted jobs to the next life.
-
-        Signs of life go on until then, so that nobody takes over what is still out.
-        """
+        """Stop taking; wait for the synchronous calls that are out; leave accepted jobs to the next life."""
         self.runtime.bus.emit(DrainStarted(self.runtime.now(), len(self._driving)))
-        self._stop_taking()
+        self.stop_taking()
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(asyncio.gather(*self._driving.values(), return_exceptions=True))
         except TimeoutError:
             await self.cut()
-        finally:
-            if self._beating is not None:
-                self._beating.cancel()
 
-    def _stop_taking(self) -> None:
+    def stop_taking(self) -> None:
+        """Begin no attempt any more."""
         self.runtime.draining = True
         for live in self.runtime.live.values():
             live.wake.set()
@@ -124,6 +125,17 @@ class Dispatcher:
             return
         if view is not None and view.attempts:
             run.cut(self.runtime, view.task, view.attempts[-1])
+
+    def is_here(self, task_id: str) -> bool:
+        """Whether a task is driven or queued here."""
+        return task_id in self._driving or self.runtime.queue.contains(task_id)
+
+    def room(self) -> int:
+        """How many more tasks could start now, when nothing waits here; else 0."""
+        queue, fleet = self.runtime.queue, self.runtime.fleet
+        if len(queue) or queue.overflowed or self._taking:
+            return 0
+        return sum(fleet.free(provider) for provider in self.runtime.rules.providers.values())
 
     # -- taking -----------------------------------------------------------------------------------------------------
 
@@ -186,7 +198,7 @@ class Dispatcher:
             if not self._tenants[tenant]:
                 del self._tenants[tenant]
             self._wake.set()
-            _report(ended, f"driving {task_id}")
+            report(ended, f"driving {task_id}")
 
         driving.add_done_callback(done)
 
@@ -263,22 +275,6 @@ class Dispatcher:
                 self._taking[task_id] = None
                 self._spawn(task_id, tenant, self._take(entry, overdue=True))
 
-    async def _beat(self) -> None:
-        """Give signs of life until another life answers for this one: then take nothing more and say so, once."""
-        runtime = self.runtime
-        while True:
-            await asyncio.sleep(BEAT_EVERY_S)
-            try:
-                if await runtime.world.store.heartbeat(runtime.owner, runtime.now()):
-                    continue
-            except Unavailable:
-                continue
-            runtime.replaced = True
-            self._stop_taking()
-            runtime.bus.emit(LifeReplaced(runtime.now(), runtime.owner.replica, runtime.owner.epoch))
-            runtime.on_replaced()
-            return
-
     async def _sweep(self) -> None:
         """Apply retention: remove outputs, then rows, in small batches (contract 6, Retention)."""
         while True:
@@ -289,7 +285,7 @@ class Dispatcher:
                 continue
 
 
-def _report(ended: asyncio.Task[None], what: str) -> None:
+def report(ended: asyncio.Task[None], what: str) -> None:
     """Tell the loop's exception handler (the log) that something of ours broke; nobody awaits it."""
     if not ended.cancelled() and ended.exception() is not None:
         context = {"message": f"{what} failed", "exception": ended.exception(), "task": ended}

@@ -3,9 +3,9 @@
 The fleet is asked before a decision (`standing`, `may_repeat`: it is the policies' `FleetView`), gives out the place
 for an attempt (`begin`) and learns from its classified outcome (`record`), never from a status code. All of it is in
 memory and rebuilt by traffic after a restart. The rules of the parts are in `policy.health` and `policy.pace`, the
-records in `flow.roster`; this module owns which circuit, credential and limit an attempt meets. It knows no task and no
-store. Every answer is immediate: what cannot start now is told why, and `on_room` calls when a place or a token has
-come free. Floor 2.
+records in `flow.roster`, what other daemons have a say in is in `flow.fleet_sharing`; this module owns which circuit,
+credential and limit an attempt meets. It knows no task and no store. Every answer is immediate: what cannot start now
+is told why, and `on_room` calls when a place or a token has come free. Floor 2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from random import Random
 from typing import assert_never
 
 from router.events import AccountRested, BreakerMoved, Bus
+from router.flow.fleet_sharing import SharedFleet
 from router.flow.roster import (
+    LEASE_BEYOND_TIMEOUT_S,
+    PROBE_TIMEOUT_S,
     FleetSnapshot,
     Key,
     LiveProvider,
@@ -29,7 +32,7 @@ from router.flow.roster import (
     stand,
 )
 from router.outcome import FACTS, Ejects, Fail, FailureKind, Health
-from router.policy.health import Circuit, Ticket, Transition
+from router.policy.health import Circuit, CircuitState, Ticket, Transition
 from router.policy.pace import Latency, Slots, clamp_rest
 from router.policy.route import Standing
 from router.policy.rules import Credential, Provider, Ruleset, Target
@@ -39,8 +42,6 @@ SLOTS = "slots"  # all places of the provider are taken
 RATE = "rate"  # the provider's rate limit is used up for now
 REPEATS = "repeats"  # the retry budget of the provider is used up for now
 
-# A probe keeps its lease for the attempt's timeout and what may follow it: storing the result, waiting for the store.
-LEASE_BEYOND_TIMEOUT_S = 1_000.0
 REPEATS_ASKED_AGAIN_S = 1.0
 PINNED_ASKED_AGAIN_S = 60.0
 
@@ -70,8 +71,8 @@ class NoRoom:
     wait_s: float | None
 
 
-class Fleet:
-    """The live state behind the rules in force."""
+class Fleet(SharedFleet):
+    """The live state behind the rules in force. With `shared`, nothing starts but what was granted (`SharedFleet`)."""
 
     def __init__(
         self,
@@ -81,16 +82,14 @@ class Fleet:
         dice: Callable[[str], Random],
         bus: Bus,
         call_later: Callable[[float, Callable[[], None]], object] | None = None,
+        shared: bool = False,
     ) -> None:
         """Know nobody; `adopt` brings the providers. `call_later` None: the timers of the running loop."""
-        self.monotonic = monotonic
-        self.on_room: Callable[[str], None] = lambda _provider: None
+        super().__init__(monotonic=monotonic, shared=shared)
         self._clock = clock
         self._dice = dice
         self._bus = bus
         self._call_later = _call_loop_later if call_later is None else call_later
-        self._providers: dict[str, LiveProvider] = {}
-        self._targets: dict[Key, LiveTarget] = {}
         self._alone: frozenset[Key] = frozenset()
         self._turns = 0
 
@@ -98,7 +97,9 @@ class Fleet:
 
     def standing(self, provider: Provider, target: Target) -> Standing:
         """Tell how the target stands; `ready_in_s` is infinite while an operator keeps it open."""
-        return stand(self._provider_of(provider), self._target_of(provider, target), self.monotonic())
+        line = self._target_of(provider, target)
+        standing = stand(self._provider_of(provider), line, self.monotonic())
+        return self._notice(line, standing, PROBE_TIMEOUT_S)
 
     def may_repeat(self, provider: Provider, target: Target) -> bool:
         """Tell whether the retry budget, which is the provider's, has room for a repeat at this target."""
@@ -129,7 +130,7 @@ class Fleet:
         """
         now = self.monotonic()
         live, line = self._provider_of(provider), self._target_of(provider, target)
-        standing = stand(live, line, now)
+        standing = self._notice(line, stand(live, line, now), timeout_s)
         if standing.reason is not None:
             finite = math.isfinite(standing.ready_in_s)
             return NoRoom(standing.reason, standing.ready_in_s if finite else PINNED_ASKED_AGAIN_S)
@@ -148,7 +149,7 @@ class Fleet:
             live.retries.deposit(now)
         login = live.choose(line, now)
         assert login is not None, "the standing said that there is a credential"
-        ticket = line.circuit.admit(now, timeout_s + LEASE_BEYOND_TIMEOUT_S)
+        ticket = self._admit(line, now, timeout_s + LEASE_BEYOND_TIMEOUT_S)
         account_ticket = login.account.admit(now, timeout_s + LEASE_BEYOND_TIMEOUT_S)
         assert ticket is not None, "the standing said that the circuit admits"
         assert account_ticket is not None, "the standing said that the account admits"
@@ -182,7 +183,7 @@ class Fleet:
     def release(self, place: Started) -> None:
         """The attempt was not made, or a shutdown cut it: free the place, learn nothing."""
         assert not place.is_over, "the place of an attempt was given back twice"
-        place.line.circuit.returned(place.ticket)
+        self._hand_back(place.line, place.ticket)
         if place.login is not None and place.account_ticket is not None:
             place.login.account.returned(place.account_ticket)
         self._give_back(place)
@@ -219,7 +220,9 @@ class Fleet:
         A provider that went stays known while attempts are out, so that its places are counted if it comes back.
         """
         for name in [name for name in self._providers if name not in rules.providers]:
-            if self._providers[name].slots.in_use == 0:
+            if self.shared:
+                self._providers[name].limit(0, 0)
+            elif self._providers[name].slots.in_use == 0:
                 del self._providers[name]
         owners: dict[Key, Provider] = {}
         alone: set[Key] = set()
@@ -231,12 +234,15 @@ class Fleet:
                 owners |= owned
                 alone |= owned.keys() if len(owned) == 1 else set()
         self._alone = frozenset(alone)
-        self._targets = {key: line for key, line in self._targets.items() if key in owners}
+        for line in [line for key, line in self._targets.items() if key not in owners]:
+            self._let_go(line)
+            del self._targets[line.key]
         for provider in rules.providers.values():
             self._adopt_provider(provider)
         for key, provider in owners.items():
-            line = self._targets.setdefault(key, LiveTarget(key, Circuit(provider.breaker)))
-            line.circuit.adopt(provider.breaker)
+            if key not in self._targets:
+                self._targets[key] = self._make_target(key, provider)
+            self._targets[key].circuit.adopt(provider.breaker)
         for name in rules.providers:
             self.on_room(name)
 
@@ -289,20 +295,36 @@ class Fleet:
             case Health.FAILURE:
                 return circuit.failed(place.ticket, now, self._dice("breaker").random())
             case Health.NEUTRAL:
-                circuit.returned(place.ticket)
+                self._hand_back(place.line, place.ticket)
                 return None
             case _:
                 assert_never(health)
 
     def _tell(self, line: LiveTarget, moved: Transition | None) -> None:
+        """Say that a circuit was moved here. Who probes it is nobody else's news: the right tells it."""
+        self._announce(line, moved)
+        if moved is not None and moved.after is not CircuitState.HALF_OPEN:
+            self._note_move(line)
+
+    def _announce(self, line: LiveTarget, moved: Transition | None) -> None:
         if moved is not None:
             at, before, after = self._clock.now(), moved.before.value, moved.after.value
             self._bus.emit(BreakerMoved(at, *line.key, before, after, moved.open_for_s))
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
+    def _admit(self, line: LiveTarget, now: float, lease_s: float) -> Ticket | None:
+        """Let an attempt through. A probe uses up the right to it, and is awaited no longer than the right was leased.
+
+        So nobody waits here for a probe when another daemon may make the next.
+        """
+        if line.right is not None and line.circuit.outlook(now).probe:
+            lease_s = min(lease_s, line.right.use(now))
+        return line.circuit.admit(now, lease_s)
+
     def _occupy(self, place: Started) -> Started:
         place.line.in_use += 1
+        place.live.most_in_use = max(place.live.most_in_use, place.live.slots.in_use)
         if place.login is not None:
             self._turns += 1
             place.login.in_use += 1
@@ -318,9 +340,12 @@ class Fleet:
         self.on_room(place.live.name)
 
     def _arm(self, live: LiveProvider, now: float) -> None:
-        """See that `on_room` calls when the provider's rate limit has its next token, if it has none now."""
+        """See that `on_room` calls when the provider's rate limit has its next token, if it has none now.
+
+        Where tokens are granted, the grant calls.
+        """
         wait_s = live.wait_s(now)
-        if wait_s == 0.0 or live.is_armed:
+        if wait_s == 0.0 or live.is_armed or self.shared:
             return
         live.is_armed = True
         live.alarms += 1
@@ -341,7 +366,8 @@ class Fleet:
     def _operate(self, provider: str, target: str, operation: Callable[[Circuit], Transition | None]) -> bool:
         lines = self._lines_of(provider, target)
         for line in lines:
-            self._tell(line, operation(line.circuit))
+            self._announce(line, operation(line.circuit))
+            self._note_move(line, by_hand=True)  # a pin is news although the state may be the same
         if lines:
             self.on_room(provider)
         return bool(lines)
@@ -357,14 +383,14 @@ class Fleet:
         key = _key_of(provider, target)
         line = self._targets.get(key)
         if line is None:
-            line = self._targets[key] = LiveTarget(key, Circuit(provider.breaker))
+            line = self._targets[key] = self._make_target(key, provider)
         return line
 
     def _adopt_provider(self, provider: Provider) -> LiveProvider:
         now = self.monotonic()
         live = self._providers.get(provider.name)
         if live is None:
-            live = LiveProvider(provider.name, provider.base_url, Slots(provider.max_concurrency))
+            live = LiveProvider(provider.name, provider.base_url, Slots(0), granted=0 if self.shared else None)
             self._providers[provider.name] = live
         if live.base_url != provider.base_url:
             self._forget(live)

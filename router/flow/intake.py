@@ -91,7 +91,7 @@ class Intake:
         """Start with empty buckets of the tenants' rate limits; the counts of what waits are set by recovery."""
         self.runtime = runtime
         self.waiters = waiters
-        self.depth = Depth()
+        self.depth = Depth(runtime.owner.epoch)
         self.drain_rate = DrainRate()
         self._owed: dict[tuple[str, str], int] = {}  # (tenant, digest) -> until when an equal request attaches
         self._buckets: dict[str, Bucket] = {}
@@ -325,8 +325,9 @@ class Intake:
 class Depth:
     """Counts of waiting tasks (pending and retrying), also of those beyond the queue's window, by class and tenant."""
 
-    def __init__(self) -> None:
-        """Start empty; recovery adds what the store holds."""
+    def __init__(self, epoch: int = 0) -> None:
+        """Start empty; recovery adds what the store holds. `epoch` is the life whose tasks count."""
+        self.epoch = epoch
         self.total = 0
         self.by_priority = dict.fromkeys(Priority, 0)
         self.by_tenant: dict[str, int] = {}
@@ -345,6 +346,13 @@ class Depth:
         else:
             self.by_tenant.pop(tenant, None)
 
+    def reset(self, waiting: Mapping[tuple[int, str], int]) -> None:
+        """Count anew, by (priority, tenant): others take from what waits here, and end it."""
+        self.total, self.by_tenant = 0, {}
+        self.by_priority = dict.fromkeys(Priority, 0)
+        for (priority, tenant), count in waiting.items():
+            self.add(Priority(priority), tenant, count)
+
     def read(self, event: Event) -> None:
         """Follow tasks in and out of the waiting states."""
         match event:
@@ -352,7 +360,7 @@ class Depth:
                 self.count(task, -1)
             case TaskRetrying(task=task) | TaskInterrupted(task=task):
                 self.count(task, +1)
-            case TaskEnded(task=task, was=State.PENDING | State.RETRYING):
+            case TaskEnded(task=task, was=State.PENDING | State.RETRYING) if task.fence == self.epoch:
                 self.count(task, -1)
             case _:
                 return

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from router.events import Bus
-from router.flow.dispatch import Dispatcher
+from router.flow.dispatch import Dispatcher, report
 from router.flow.fleet import Fleet
 from router.flow.intake import Intake
 from router.flow.queue import Queue
+from router.flow.replicas import Replicas
 from router.flow.runtime import Runtime
 from router.flow.waiters import Waiters
 from router.policy.rules import Ruleset
@@ -30,6 +32,7 @@ class Life:
     intake: Intake
     waiters: Waiters
     dispatcher: Dispatcher
+    replicas: Replicas
 
     def adopt(self, rules: Ruleset) -> None:
         """Swap the configuration: the next decision sees the new one, a running attempt keeps its own."""
@@ -39,9 +42,15 @@ class Life:
         self.runtime.wake_pump()
 
     async def end(self, drain_timeout_s: float) -> None:
-        """Drain and let go of the timers. The store is closed by whoever opened it."""
-        await self.dispatcher.drain(drain_timeout_s)
-        self.waiters.close()
+        """Drain and let go of the timers. The store is closed by whoever opened it.
+
+        Signs of life go on until the last call is in, so that nobody takes over what is still out.
+        """
+        try:
+            await self.dispatcher.drain(drain_timeout_s)
+        finally:
+            await self.replicas.stop()
+            self.waiters.close()
 
 
 async def begin(
@@ -61,7 +70,7 @@ async def begin(
         world=world,
         bus=bus,
         rules=rules,
-        fleet=fleet(monotonic=loop.time, clock=world.clock, dice=world.dice, bus=bus),
+        fleet=fleet(monotonic=loop.time, clock=world.clock, dice=world.dice, bus=bus, shared=world.store.shared),
         queue=Queue(window=queue_window),
         owner=owner,
         time_scale=time_scale,
@@ -75,8 +84,11 @@ async def begin(
     bus.subscribe(intake.read)
     bus.subscribe(waiters.read)
     dispatcher = Dispatcher(runtime, intake.depth)
-    life = Life(runtime, intake, waiters, dispatcher)
+    replicas = Replicas(runtime, dispatcher, waiters, intake.depth)
+    life = Life(runtime, intake, waiters, dispatcher, replicas)
     life.adopt(rules)
+    await replicas.begin()
     await dispatcher.recover()
     dispatcher.start()
+    replicas.start().add_done_callback(partial(report, what="the turns among replicas"))
     return life

@@ -10,26 +10,40 @@ two ways to fail, and they differ in whose fault they show: the result is bad (`
 from __future__ import annotations
 
 import asyncio
-import binascii
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from itertools import count
+from typing import Protocol
+
+import pybase64
 
 from router.policy.media import HEAD_BYTES, MAX_PIXELS, MediaType, dimensions, sniff
 from router.provider import Media
 from router.task import Output
 from router.world import FetchBroken, FetchFailed, VaultFull, World
 
-PIECE_BYTES = HEAD_BYTES
+FETCHED_BYTES = HEAD_BYTES
+# Most pictures are one piece, so that a thread is asked once to decode and hash; a larger one is never held whole.
+ONE_PIECE_CHARS = 2 << 20
+PIECE_BYTES = 3 << 17
 PIECE_CHARS = PIECE_BYTES // 3 * 4
-SMALL_BYTES = 64 << 10  # what a change of threads would cost more than
-SMALL_CHARS = SMALL_BYTES // 3 * 4
+SMALL_BYTES = 64 << 10
 AT_ONCE = 4
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 15.0
+
+
+class Digest(Protocol):
+    """A hash that is being made."""
+
+    def update(self, piece: bytes, /) -> None:
+        """Go on with these bytes."""
+
+    def hexdigest(self) -> str:
+        """What it is so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +71,6 @@ async def store_outputs(
     if not media:
         return Unfetchable("nothing was delivered", unusable=True)
     deadline = asyncio.get_running_loop().time() + timeout_s
-    if len(media) == 1:
-        try:
-            return (await _insist(_Source(world, media[0], f"{key_prefix}/0", allowed_origin, family), deadline),)
-        except _Failed as failed:
-            return failed.reason
     stored: dict[int, Output] = {}
     room = asyncio.Semaphore(AT_ONCE)
 
@@ -110,8 +119,9 @@ async def _insist(source: _Source, deadline: float) -> Output:
     for tries in count():
         try:
             if source.item.url is None:
-                async with aclosing(_decode(source)) as pieces:
-                    return await _copy(source, pieces)
+                digest = sha256()
+                async with aclosing(_decode(source, digest)) as pieces:
+                    return await _copy(source, pieces, digest)
             return await _fetch(source, source.item.url, deadline - loop.time())
         except FetchBroken as broken:
             detail = str(broken)
@@ -130,12 +140,15 @@ async def _fetch(source: _Source, url: str, timeout_s: float) -> Output:
             if answer.gone:
                 raise _Failed(answer.detail, unusable=False)
             raise FetchBroken(answer.detail)
-        async with aclosing(_gather(answer.chunks())) as pieces:
-            return await _copy(source, pieces, announced=answer.length)
+        digest = sha256()
+        async with aclosing(_gather(source, answer.chunks(), digest)) as pieces:
+            return await _copy(source, pieces, digest, announced=answer.length)
 
 
-async def _copy(source: _Source, pieces: AsyncGenerator[bytes, None], announced: int | None = None) -> Output:
-    """Check, hash and store the pieces; the first one is the whole head or the whole body."""
+async def _copy(
+    source: _Source, pieces: AsyncGenerator[bytes, None], digest: Digest, announced: int | None = None
+) -> Output:
+    """Check and store the pieces, which `digest` has seen; the first one is the whole head or the whole body."""
     piece = await anext(pieces, b"")
     media_type = _recognise(piece, source.family)
     if announced is not None and announced > media_type.max_bytes:
@@ -143,16 +156,12 @@ async def _copy(source: _Source, pieces: AsyncGenerator[bytes, None], announced:
     sides = dimensions(piece)
     if sides is not None and sides[0] * sides[1] > MAX_PIXELS:
         raise _Failed(f"a picture of {sides[0]}x{sides[1]} pixels", unusable=True)
-    digest, size = sha256(), 0
+    size = 0
     async with source.world.vault.create(source.key) as sink:
         while piece:
             size += len(piece)
             if size > media_type.max_bytes:
                 raise _too_large(media_type)
-            if len(piece) < SMALL_BYTES:
-                digest.update(piece)
-            else:
-                await source.world.offload(partial(digest.update, piece))
             await sink.write(piece)
             piece = await anext(pieces, b"")
     return Output(
@@ -182,22 +191,29 @@ def _too_large(media_type: MediaType) -> _Failed:
 # -- pieces -----------------------------------------------------------------------------------------------------------
 
 
-async def _gather(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Join what arrives into pieces of at least `PIECE_BYTES`, but for the last."""
+async def _gather(source: _Source, chunks: AsyncIterator[bytes], digest: Digest) -> AsyncGenerator[bytes, None]:
+    """Join what arrives into pieces of at least `FETCHED_BYTES`, but for the last, and hash them."""
     held: list[bytes] = []
     size = 0
     async for chunk in chunks:
         held.append(chunk)
         size += len(chunk)
-        if size >= PIECE_BYTES:
-            yield b"".join(held)
+        if size >= FETCHED_BYTES:
+            piece = b"".join(held)
+            await source.world.offload(partial(digest.update, piece))
+            yield piece
             held, size = [], 0
     if held:
-        yield b"".join(held)
+        piece = b"".join(held)
+        if size < SMALL_BYTES:
+            digest.update(piece)
+        else:
+            await source.world.offload(partial(digest.update, piece))
+        yield piece
 
 
-async def _decode(source: _Source) -> AsyncGenerator[bytes, None]:
-    """Decode base64 text piece by piece, off the loop; the text itself is never copied.
+async def _decode(source: _Source, digest: Digest) -> AsyncGenerator[bytes, None]:
+    """Decode base64 text piece by piece and hash it, off the loop if it is large; the text itself is never copied.
 
     Accepts a `data:` prefix (apiyi.md, models "-all"), line breaks, and missing padding.
     """
@@ -207,29 +223,32 @@ async def _decode(source: _Source) -> AsyncGenerator[bytes, None]:
         at = text.find(";base64,", 0, 256) + len(";base64,")
         if at < len(";base64,"):
             raise _Failed("a data URI without base64", unusable=True)
+    step = max(len(text), 1) if len(text) <= ONE_PIECE_CHARS else PIECE_CHARS
     while at < len(text) or carry:
         try:
-            if len(text) <= SMALL_CHARS:
-                piece, carry = _decode_piece(text, at, carry)
-            else:
-                piece, carry = await source.world.offload(partial(_decode_piece, text, at, carry))
-        except ValueError:  # binascii's own error is one
+            work = partial(_decode_piece, text, slice(at, at + step), carry, digest)
+            piece, carry = work() if len(text) <= SMALL_BYTES else await source.world.offload(work)
+        except ValueError:  # the decoder's own error is one
             raise _Failed("broken base64", unusable=True) from None
-        at += PIECE_CHARS
+        at += step
         if piece:
             yield piece
 
 
-def _decode_piece(text: str, at: int, carry: str) -> tuple[bytes, str]:
-    """Decode `carry` and the next characters; return the bytes and the characters of the quantum that is cut."""
-    chars = carry + text[at : at + PIECE_CHARS]
+def _decode_piece(text: str, part: slice, carry: str, digest: Digest) -> tuple[bytes, str]:
+    """Decode and hash `carry` and a part; return the bytes and the characters of a quantum that is cut."""
+    chars, rest = carry + text[part], ""
     if any(blank in chars for blank in "\n\r\t "):
         chars = "".join(chars.split())
-    if at + PIECE_CHARS >= len(text):
-        return binascii.a2b_base64(chars + "=" * (-len(chars) % 4), strict_mode=True), ""
-    padding = chars.find("=")
-    whole = (len(chars) if padding < 0 else padding) // 4 * 4
-    if len(chars) - whole > 4:
-        msg = "padding before the end"
-        raise ValueError(msg)
-    return binascii.a2b_base64(chars[:whole], strict_mode=True), chars[whole:]
+    if part.stop >= len(text):
+        chars += "=" * (-len(chars) % 4)
+    else:
+        padding = chars.find("=")
+        whole = (len(chars) if padding < 0 else padding) // 4 * 4
+        chars, rest = chars[:whole], chars[whole:]
+        if len(rest) > 4:
+            msg = "padding before the end"
+            raise ValueError(msg)
+    piece = pybase64.b64decode(chars, validate=True)
+    digest.update(piece)
+    return piece, rest

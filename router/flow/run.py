@@ -45,6 +45,7 @@ from router.world import Opened, OverBudget, Stale, TaskView, Unavailable
 
 STORE_AWAY_DELAY_S = 1.0
 OPERATOR_ASKED_AGAIN_S = 60.0
+LAPSED_DELAY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -118,6 +119,8 @@ async def _try(runtime: Runtime, story: Story, candidate: Candidate, plan: Plan,
         return await _conclude(runtime, story, ended)
     except NothingSent:
         await _withdraw(runtime, story, opened)
+        if not runtime.draining and story.task.state is not State.RUNNING:
+            runtime.wait_in_queue(story.task, LAPSED_DELAY_S)
         return False
     finally:
         if not learnt:
@@ -235,10 +238,11 @@ async def _resume(runtime: Runtime, story: Story, attempt: Attempt) -> bool:
         )
         if attempt.state is AttemptState.ACCEPTED:
             ended = await attempts.drive(runtime, trial)
+            runtime.fleet.record(place, ended.outcome, _seconds_of(ended.attempt))
+            learnt = True
         else:
+            # That a daemon stopped says nothing about the target: its circuit must not open for it.
             ended = attempts.abandon(runtime, trial)
-        runtime.fleet.record(place, ended.outcome, _seconds_of(ended.attempt))
-        learnt = True
         return await _conclude(runtime, story, ended)
     finally:
         if not learnt:

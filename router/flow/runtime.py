@@ -8,6 +8,7 @@ nothing here is the truth about a task. Floor 2.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,12 +41,16 @@ class Phase(StrEnum):
 
 @dataclass(slots=True)
 class Live:
-    """A task being driven. `wake` ends a wait between polls early; `cancelled` says that the caller gave up."""
+    """A task being driven. `wake` ends a wait between polls early; `cancelled` says that the caller gave up.
+
+    `lapses` is how often this life had lost its lease when the drive began.
+    """
 
     tenant: str
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: bool = False
     phase: Phase = Phase.CHOOSING
+    lapses: int = 0
     progress: int = 0
     expected_s: float | None = None
     since_s: float = 0.0
@@ -86,6 +91,8 @@ class Runtime:
     draining: bool = False  # no attempt starts any more
     closing: bool = False  # nobody may be kept waiting any more
     replaced: bool = False  # another life has taken over: nothing that this one writes counts any more
+    leased_until_s: float = math.inf  # monotonic; until then nobody takes this life's tasks over
+    lapses: int = 0
     live: dict[str, Live] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     wake_pump: Callable[[], None] = lambda: None
@@ -95,10 +102,14 @@ class Runtime:
         """Milliseconds since the epoch, UTC."""
         return self.world.clock.now()
 
+    def holds(self, live: Live) -> bool:
+        """Whether a task that is driven has been this life's from the start of the drive until now."""
+        return live.lapses == self.lapses and self.fleet.monotonic() < self.leased_until_s
+
     @contextmanager
     def driving(self, task: Task) -> Iterator[Live]:
         """Make a task findable while it is driven."""
-        live = self.live[task.id] = Live(task.tenant)
+        live = self.live[task.id] = Live(task.tenant, lapses=self.lapses)
         try:
             yield live
         finally:

@@ -25,6 +25,7 @@ class Waiters:
         """`on_abandoned` is asked to cancel a task that nobody waits for any more, unless something was sent."""
         self._on_abandoned = on_abandoned
         self._open: dict[str, list[asyncio.Event]] = {}
+        self._tenants: dict[str, str] = {}  # of the tasks that somebody waits for
         self._lonely: dict[str, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._told: dict[str, None] = {}  # ids that answers have carried, oldest first
@@ -33,27 +34,36 @@ class Waiters:
         """Wake those who wait for a task that ended (a reader of the bus)."""
         if isinstance(event, TaskEnded):
             self._befriend(event.task.id)
-            self._told.pop(event.task.id, None)
-            for ending in self._open.get(event.task.id, ()):
-                ending.set()
+            self.wake(event.task.id)
+
+    def wake(self, task_id: str) -> None:
+        """Wake those who wait for a task that has ended, here or elsewhere."""
+        self._told.pop(task_id, None)
+        for ending in self._open.get(task_id, ()):
+            ending.set()
+
+    def waited_for(self, wanted: Callable[[str], bool]) -> list[tuple[str, str]]:
+        """List (tenant, id) of the tasks that somebody waits for, those that are wanted."""
+        return [(tenant, task_id) for task_id, tenant in self._tenants.items() if wanted(task_id)]
 
     def count(self, task_id: str) -> int:
         """How many connections wait for the task now."""
         return len(self._open.get(task_id, ()))
 
     @contextmanager
-    def waiting(self, task_id: str) -> Iterator[asyncio.Event]:
+    def waiting(self, task: Task) -> Iterator[asyncio.Event]:
         """Be counted as waiting; the event is set when the task ends. Look at the row after entering, then wait."""
-        self._befriend(task_id)
+        self._befriend(task.id)
         ending = asyncio.Event()
-        self._open.setdefault(task_id, []).append(ending)
+        self._open.setdefault(task.id, []).append(ending)
+        self._tenants[task.id] = task.tenant
         try:
             yield ending
         finally:
-            left = self._open[task_id]
+            left = self._open[task.id]
             left.remove(ending)
             if not left:
-                del self._open[task_id]
+                del self._open[task.id], self._tenants[task.id]
 
     def told(self, task: Task) -> None:
         """An answer carries the id of a task: whoever has it can collect, so nobody's going away ends the task."""

@@ -22,6 +22,9 @@ back by the same kind of probe. A new secret or an operator ends the rest early.
 
 **Operators** may pin a circuit open or closed; a pinned circuit learns nothing until it is reset.
 
+**Other daemons** move it too, where several share a store: `follow` makes their move here, doublings included, and what
+was let through before is of the past. Who of them may probe is not decided here.
+
 Pure: `now` is monotonic seconds, jitter a float in [0, 1). Knows no loop, fleet or provider. Sources: contract section
 6 (Circuits), invariant I20. Floor 1.
 """
@@ -109,6 +112,11 @@ class Circuit:
         self._leased_at_s = 0.0
         self._leased_until_s: float | None = None
 
+    @property
+    def openings(self) -> int:
+        """How often it has opened without recovering: what the next time doubles from."""
+        return self._openings
+
     # -- may an attempt start? ----------------------------------------------------------------------------------------
 
     def outlook(self, now: float) -> Outlook:
@@ -177,8 +185,12 @@ class Circuit:
 
     def returned(self, ticket: Ticket) -> None:
         """The attempt was never made, or its outcome says nothing: a probe hands its right back."""
-        if self._is_current(ticket) and ticket.probe:
+        if self.awaits(ticket):
             self._leased_until_s = None
+
+    def awaits(self, ticket: Ticket) -> bool:
+        """Whether this is the probe whose outcome decides what becomes of the circuit."""
+        return self._is_current(ticket) and ticket.probe
 
     def open_long(self, ticket: Ticket, now: float) -> Transition | None:
         """The upstream does not know the target's model: 10 min, doubling to 1 h until an attempt succeeds."""
@@ -207,6 +219,21 @@ class Circuit:
         self._forget()
         self.is_forced = False
         return self._move(CircuitState.CLOSED)
+
+    # -- other daemons and configuration -------------------------------------------------------------------------------
+
+    def follow(
+        self, state: CircuitState, now: float, *, open_for_s: float = 0.0, openings: int = 0, pinned: bool = False
+    ) -> Transition | None:
+        """Move to open (for that long, after so many openings) or closed as another daemon did; pinned if it was."""
+        if pinned:
+            return self.force_open() if state is CircuitState.OPEN else self.force_close()
+        self.is_forced = False
+        self._openings = openings
+        if state is CircuitState.OPEN:
+            return self._open(now, open_for_s)
+        self._long_openings = 0
+        return self._close(now)
 
     def adopt(self, policy: Breaker) -> None:
         """Go on under another policy; an opening that has begun keeps its length."""

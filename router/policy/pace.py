@@ -1,6 +1,7 @@
 """How fast an upstream may be driven, and how long to stay away when it asks for that: arithmetic only.
 
-Places (`Slots`) and starts per time (`Bucket`) are the limits of a provider's account; `RetryBudget` keeps repeats at
+Places (`Slots`) and starts per time (`Bucket`) are the limits of a provider's account; where several daemons share it,
+each has an `Allowance` of starts from the one bucket instead (`policy.share`). `RetryBudget` keeps repeats at
 one provider to a fifth of its first tries, above a floor for quiet times; `clamp_rest` reads an upstream's wish to be
 left alone; `DrainRate` and `Latency` measure, so that a refused caller and a waiting one can be told a number. Nothing
 here sleeps or looks at a clock: an answer is a number of seconds, `now` is monotonic seconds and never falls. What the
@@ -94,6 +95,59 @@ class Bucket:
         passed_s = max(0.0, now - self._at_s)
         self._tokens = min(float(self.rate.count), self._tokens + passed_s * self.rate.count / self.rate.per_s)
         self._at_s = now
+
+
+class Allowance:
+    """Starts that were leased from a bucket shared with other daemons: empty at first, never more than the bucket has.
+
+    When more will come is not known here, so that the wait while it is empty is when to look again.
+    """
+
+    __slots__ = ("_tokens", "rate")
+
+    ASKED_AGAIN_S = 1.0
+    SPARE_FROM = 10
+
+    def __init__(self, rate: Rate) -> None:
+        """Start empty."""
+        self.rate = rate
+        self._tokens = 0
+
+    def take(self, now: float) -> float:
+        """Take a token and return 0.0; or take nothing and return the seconds until it is worth asking again."""
+        wait_s = self.wait_s(now)
+        if wait_s == 0.0:
+            self._tokens -= 1
+        return wait_s
+
+    def wait_s(self, _now: float) -> float:
+        """0.0 when there is a token; else the seconds until it is worth asking again."""
+        return 0.0 if self._tokens else self.ASKED_AGAIN_S
+
+    def left(self, _now: float) -> int:
+        """How many tokens can be taken now."""
+        return self._tokens
+
+    def missing(self, waiting: int) -> int:
+        """How many tokens to ask for, so that those who wait can start and those who come within a second.
+
+        One is kept in hand where the rate is slower, but none of a bucket so small that the idle could empty it.
+        """
+        spare = max(math.floor(self.rate.count / self.rate.per_s), int(self.rate.count >= self.SPARE_FROM))
+        return max(0, min(self.rate.count, waiting + spare) - self._tokens)
+
+    def fill(self, tokens: int) -> None:
+        """Put leased tokens in; what is above the size is lost."""
+        self._tokens = min(self.rate.count, self._tokens + max(0, tokens))
+
+    def empty(self) -> None:
+        """Lose what is left: the lease is over."""
+        self._tokens = 0
+
+    def adopt(self, rate: Rate, _now: float) -> None:
+        """Go on under another rate; nothing above the new size is kept."""
+        self.rate = rate
+        self._tokens = min(self._tokens, rate.count)
 
 
 class RetryBudget:

@@ -39,7 +39,8 @@ COMMAND_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 3.0
 SETTLE_WITHIN_S = 20.0
 SETTLE_EVERY_S = 0.2
-POOL_SIZE = 4  # writer, keeper, reader, lister
+MIGRATE_TIMEOUT_S = 600.0
+POOL_SIZE = 5  # writer, keeper, reader, lister, and one to ask what became of a commit
 HINT_EVERY_S = 0.1
 LISTEN_AGAIN_S = 1.0
 HINT_CHANNEL = "pointsman"
@@ -93,12 +94,13 @@ async def open_store(url: str, *, verbs: Verbs | None = None) -> PostgresStore:
 async def migrate(connection: Any, known: Sequence[Migration] | None = None) -> int:
     """Apply what the database lacks, all or nothing; return how many migrations that were."""
     async with connection.transaction():
-        await connection.execute(MIGRATION_LOCK, timeout=10 * COMMAND_TIMEOUT_S)
+        await connection.execute("set local lock_timeout = 0")
+        await connection.execute(MIGRATION_LOCK, timeout=MIGRATE_TIMEOUT_S)
         await connection.execute(MAKE_TABLE)
         applied = {row[0]: row[1] for row in await connection.fetch(APPLIED)}
         missing = find_missing(read_migrations() if known is None else known, applied)
         for migration in missing:
-            await connection.execute(migration.text)
+            await connection.execute(migration.text, timeout=MIGRATE_TIMEOUT_S)
             await connection.execute(RECORD, migration.number, migration.name, migration.checksum)
     return len(missing)
 
@@ -112,8 +114,7 @@ class PostgresStore(RelationalStore):
         """Set up a lane for each connection of the pool."""
         self.commits = 0
         self._pool = pool
-        lanes = [BatchLane(on_loop(self._write), self._served) for _ in range(2)]
-        lanes += [BatchLane(on_loop(self._read), self._served) for _ in range(2)]
+        lanes = [BatchLane(on_loop(serve), self._served) for serve in (self._write, self._keep, self._read, self._read)]
         self._lanes = lanes
         super().__init__(Lanes(*lanes), verbs)
         self._hints = Hints(url)
@@ -126,10 +127,15 @@ class PostgresStore(RelationalStore):
         """Hear the other daemons."""
         self._hints.listen(hear)
 
-    async def _write(self, batch: Sequence[Job]) -> float | None:
-        seconds: float | None = await self._serve(batch, lambda taken: transaction.write(taken, batch, self._settle))
+    async def _write(self, batch: Sequence[Job], *, in_step: bool = True) -> float | None:
+        seconds: float | None = await self._serve(
+            batch, lambda taken: transaction.write(taken, batch, self._settle, in_step=in_step)
+        )
         self.commits += seconds is not None
         return seconds
+
+    async def _keep(self, batch: Sequence[Job]) -> float | None:
+        return await self._write(batch, in_step=False)
 
     async def _read(self, batch: Sequence[Job]) -> None:
         await self._serve(batch, lambda taken: transaction.read(taken, batch))
@@ -142,15 +148,18 @@ class PostgresStore(RelationalStore):
             if not isinstance(trouble, (*transaction.TROUBLE, asyncpg.PostgresError, asyncpg.InterfaceError)):
                 raise
             transaction.fail(batch, trouble)
-            away = Unavailable(f"the database cannot serve: {transaction.describe(trouble)}")
-            for lane in self._lanes:
-                lane.give_up(away)
+            self._answer_all(trouble)
             return None
         try:
             return await work(connection)
         finally:
             with suppress(*transaction.TROUBLE, asyncpg.InterfaceError):
                 await self._pool.release(connection)
+
+    def _answer_all(self, trouble: Exception) -> None:
+        """Tell everybody who waits that the server is away; they would only find out one batch after the other."""
+        for lane in self._lanes:
+            lane.give_up(Unavailable(f"the database cannot serve: {transaction.describe(trouble)}"))
 
     async def _settle(self, number: str) -> bool:
         """Ask until it is known whether a transaction was committed whose connection broke at that moment.
@@ -164,7 +173,8 @@ class PostgresStore(RelationalStore):
                     status = await connection.fetchval(STATUS, number)
             except asyncpg.exceptions.InvalidParameterValueError:
                 return False
-            except (*transaction.TROUBLE, asyncpg.InterfaceError):
+            except (*transaction.TROUBLE, asyncpg.InterfaceError) as trouble:
+                self._answer_all(trouble)
                 status = "in progress"
             if status != "in progress":
                 return bool(status == transaction.COMMITTED)

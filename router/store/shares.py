@@ -36,8 +36,7 @@ class Shares:
         for want in sorted(wants, key=lambda one: one.provider):
             rows = self._places.setdefault(want.provider, {})
             others = {other: leased for other, leased in rows.items() if other in awake and other != epoch}
-            places = lease_places(want, epoch, others, now)
-            rows[epoch] = Leased(places, want.need)
+            places, rows[epoch] = lease_places(want, epoch, others, now)
             taken = 0
             if want.tokens:
                 taken, self._buckets[want.provider] = take_tokens(want, self._buckets.get(want.provider), now)
@@ -56,6 +55,8 @@ class Shares:
             if one.word is CircuitWord.RETURNED:
                 if before is not None and before.holder == epoch:
                     before.holder = None
+                continue
+            if before is not None and before.news.pinned and not one.by_hand:
                 continue
             until_at = None if one.open_for_ms is None else now + one.open_for_ms
             version = 1 if before is None else before.version + 1

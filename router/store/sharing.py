@@ -41,9 +41,9 @@ class Sharing:
             rows = {epoch: Leased(places, need) for epoch, places, need in (yield sql.PLACES, (want.provider,))}
             mine = rows.pop(owner.epoch, None)
             others = {epoch: leased for epoch, leased in rows.items() if epoch in awake}
-            places = lease_places(want, owner.epoch, others, at)
-            if mine != Leased(places, want.need):
-                yield sql.PUT_PLACES, (want.provider, owner.epoch, places, want.need)
+            places, held = lease_places(want, owner.epoch, others, at)
+            if mine != held:
+                yield sql.PUT_PLACES, (want.provider, owner.epoch, held.places, held.need)
             taken = 0
             if want.tokens:
                 taken, fill = take_tokens(want, None if tokens < 0 else Fill(tokens, filled_at), at)
@@ -60,7 +60,7 @@ class Sharing:
                 continue
             until_at = None if one.open_for_ms is None else at + one.open_for_ms
             how = (until_at, one.openings, int(one.pinned))
-            yield sql.PUT_CIRCUIT, (*one.key, one.word.value, *how, owner.epoch)
+            yield sql.PUT_CIRCUIT, (*one.key, one.word.value, *how, owner.epoch, int(one.by_hand))
         seen = []
         for row in (yield sql.CIRCUITS, ()):
             provider, target, model, word, until_at, openings, pinned, version, epoch = row
@@ -94,6 +94,6 @@ class Sharing:
         if len(tasks) > ENDED_MAX:
             raise ValueError(f"{len(tasks)} tasks are asked for at once; {ENDED_MAX} may be")
         asked = set(tasks)
-        ids = [task_id for _tenant, task_id in tasks]
+        ids = sorted({task_id for _tenant, task_id in tasks})
         rows = yield sql.ENDED, (*ids, *[""] * (ENDED_MAX - len(ids)))
         return tuple(task for task in map(task_of_row, rows) if (task.tenant, task.id) in asked)

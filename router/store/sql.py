@@ -237,6 +237,11 @@ group by priority, tenant
 
 # -- ownership --------------------------------------------------------------------------------------------------------
 
+# Let nobody else begin a life until the end of the transaction. The row means nothing.
+LOCK_LIVES = """
+insert into setting (name, value) values ('lives', '') on conflict (name) do update set value = setting.value
+"""
+
 # Begin a life of a replica, above every epoch that was.
 REGISTER = """
 insert into life (replica, epoch, beat_at)
@@ -343,13 +348,19 @@ DELETE_PLACES = """
 delete from place where epoch = $1
 """
 
-# Write down the move of a circuit.
+# Let go of the places of lives that others have replaced: nobody counts them, and nobody will give them up.
+DELETE_DEAD_PLACES = """
+delete from place where not exists (select 1 from life where life.epoch = place.epoch)
+"""
+
+# Write down the move of a circuit; one that an operator has pinned is moved by an operator only ($9).
 PUT_CIRCUIT = """
 insert into circuit (provider, target, model, state, until_at, openings, pinned, version, epoch)
 values ($1, $2, $3, $4, $5, $6, $7, 1, $8)
 on conflict (provider, target, model) do update set
     state = excluded.state, until_at = excluded.until_at, openings = excluded.openings, pinned = excluded.pinned,
     version = circuit.version + 1, epoch = excluded.epoch, holder = null, held_until = null
+where circuit.pinned = 0 or cast($9 as bigint) = 1
 """
 
 # Hand the right to probe back, if it is held by that life.

@@ -70,8 +70,10 @@ class Verbs(Sharing):
     # -- ownership ----------------------------------------------------------------------------------------------------
 
     def register(self, replica: str, now: int) -> Steps[Owner]:
-        """Begin a life."""
+        """Begin a life. An epoch is above all others only if nobody else chooses one at the same time."""
+        yield sql.LOCK_LIVES, ()
         rows = yield sql.REGISTER, (replica, (yield from self._instant(now)))
+        yield sql.DELETE_DEAD_PLACES, ()
         return Owner(replica, rows[0][0])
 
     def heartbeat(self, owner: Owner, now: int) -> Steps[bool]:
@@ -85,15 +87,20 @@ class Verbs(Sharing):
         yield sql.DELETE_PLACES, (owner.epoch,)
 
     def claim(self, owner: Owner, silent_ms: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:
-        """Take over the best of what silent lives left: the best of each fence first, then the best of those."""
+        """Take over the best of what silent lives left: the best of each fence first, then the best of those.
+
+        Whose tasks there are is read before who is awake: a life that began in between would count as silent.
+        """
         if not (yield from self.heartbeat(owner, now)):
             return ()
+        fences = yield sql.FENCES, ()
+        halted = yield sql.ORPHANS_OUT, ()
         awake = yield from self._awake(owner, silent_ms, now)
         found: list[Row] = []
-        for (fence,) in (yield sql.FENCES, ()):
+        for (fence,) in fences:
             if fence not in awake:
                 found += yield sql.ORPHANS, (fence, limit)
-        found += [row[:4] for row in (yield sql.ORPHANS_OUT, ()) if row[4] not in awake]
+        found += [row[:4] for row in halted if row[4] not in awake]
         return (yield from self._take_over(owner, sorted(found)[:limit]))
 
     def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:

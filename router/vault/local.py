@@ -57,7 +57,7 @@ class LocalVault:
         sink = _BatchingSink(lambda pieces: self._run(partial(draft.append, pieces)))
         try:
             yield sink
-            await self._run(partial(draft.publish, sink.take()))
+            await self._run(partial(draft.publish, sink.rest()))
         except BaseException:
             # Shielded, so that a second cancellation does not take the clearing up back.
             await asyncio.shield(self._run(draft.discard))
@@ -144,7 +144,10 @@ _KEY = re.compile(r"[a-z0-9_-][a-z0-9_.-]*(?:/[a-z0-9_-][a-z0-9_.-]*)*")
 
 
 class _BatchingSink:
-    """Collects pieces, so that a thread is asked once per batch and not once per piece."""
+    """Collects pieces, so that a thread is asked once per batch and not once per piece.
+
+    The last batch waits for the end, which is the same thread's work: most objects take one call.
+    """
 
     def __init__(self, append: Callable[[list[bytes]], Awaitable[None]]) -> None:
         self._append = append
@@ -153,13 +156,13 @@ class _BatchingSink:
 
     async def write(self, chunk: bytes | memoryview) -> None:
         """Append. The caller may change what a memoryview shows as soon as this returns."""
+        if self._size >= BATCH_BYTES:
+            await self._append(self.rest())
         self._pieces.append(chunk if isinstance(chunk, bytes) else bytes(chunk))
         self._size += len(self._pieces[-1])
-        if self._size >= BATCH_BYTES:
-            await self._append(self.take())
 
-    def take(self) -> list[bytes]:
-        """Give out what is collected."""
+    def rest(self) -> list[bytes]:
+        """Give away what is collected."""
         pieces, self._pieces, self._size = self._pieces, [], 0
         return pieces
 
@@ -186,7 +189,7 @@ class Draft:
                 self._write(pieces)
 
     def publish(self, pieces: Sequence[bytes] = ()) -> None:
-        """Write what is left, make the bytes durable, then visible, then the name durable."""
+        """Write the last pieces, make the bytes durable, then visible, then the name durable."""
         with self._lock:
             if self._discarded:
                 return

@@ -1,21 +1,23 @@
 """Events into log lines: one table from event to level and name, JSON or console, with task, attempt and provider.
 
-The loop only puts a record into a bounded queue; a thread renders and writes it, so that a slow terminal never holds up
-a task. Prompts and other input are not in the table. Known secrets and what looks like one are blotted out after
-tracebacks have become text (I17). Floor 3; it steers nothing.
+The loop only puts a record into a bounded queue; a thread renders and writes what is there, at most twenty times a
+second, so that a slow terminal never holds up a task and a busy daemon never wakes a thread per line. Prompts and other
+input are not in the table. Known secrets and what looks like one are blotted out after tracebacks have become text
+(I17). Floor 3; it steers nothing.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, TextIO, assert_never
 
+import orjson
 import structlog
 
 from router.events import (
@@ -41,6 +43,7 @@ from router.events import (
     TaskInterrupted,
     TaskProgressed,
     TaskRetrying,
+    TasksTaken,
     TaskStarted,
     TaskSwept,
 )
@@ -49,16 +52,13 @@ from router.task import Attempt, State, Task, usd_of
 
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 QUEUE_MAX = 10_000
-GATHER_S = 0.01  # how long a line waits for others, so that many are written at once
-BATCH_MAX = 1_000
+WRITE_EVERY_S = 0.05
 SECRET_MIN_CHARS = 8
 BLOT = "[redacted]"
 # Keys by their look, for those that no configuration has told us: Bearer words, ours (pm_), the vendors' (sk-), links.
 LOOKS_SECRET = re.compile(
     r"(?i)(?<=bearer )[\w.~+/=-]{8,}|\bpm_\w{8,}|\bsk-[\w-]{8,}|(?<=[?&]sig=)[\w.=-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
-# One of these stands in whatever the pattern finds: looking for them first is ten times as fast.
-SECRET_SIGNS = ("bearer ", "pm_", "sk-", "sig=", "://")
 SECRET_NAMES = frozenset({"authorization", "x-api-key", "x-key", "api_key", "secret", "password", "credential"})
 
 Line = tuple[str, str, dict[str, Any]]
@@ -74,6 +74,7 @@ DaemonEvent = (
     | CallCut
     | Recovered
     | LifeReplaced
+    | TasksTaken
 )
 
 
@@ -90,10 +91,21 @@ class Log:
         self._queue: queue.Queue[tuple[int, Line] | None] = queue.Queue(QUEUE_MAX)
         self.dropped = 0
         self._stream = stream
-        self._render: Any = structlog.processors.JSONRenderer(default=str)
-        if form == "console":
-            self._render = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
+        self._lines = Lines()
         self._closing = threading.Event()
+        renderer: Any = structlog.processors.JSONRenderer(serializer=_dump)
+        if form == "console":
+            renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
+        self._logger: Any = structlog.wrap_logger(
+            self._lines,
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.format_exc_info,
+                self._blot,
+                renderer,
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(self._threshold),
+        )
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
@@ -126,38 +138,44 @@ class Log:
             self.dropped += 1
 
     def _write_all(self) -> None:
-        open_end = True
-        while open_end:
-            batch = [self._queue.get()]
-            self._closing.wait(GATHER_S)
-            with suppress(queue.Empty):
-                while len(batch) < BATCH_MAX:
-                    batch.append(self._queue.get_nowait())
-            lines = [queued for queued in batch if queued is not None]
-            open_end = len(lines) == len(batch)
+        """Write the first line at once, and what comes soon after it together."""
+        queued = self._queue.get()
+        while queued is not None:
+            self._render(*queued)
             try:
-                self._stream.write("".join(f"{self._text_of(at, line)}\n" for at, line in lines))
-                self._stream.flush()
-            except (OSError, ValueError):  # the stream is gone or full; there is nobody to tell
-                self.dropped += len(lines)
+                queued = self._queue.get_nowait()
+            except queue.Empty:
+                self._write()
+                self._closing.wait(WRITE_EVERY_S)
+                queued = self._queue.get()
+        self._write()
 
-    def _text_of(self, at: int, line: Line) -> str:
-        """Render a line, secrets blotted out."""
+    def _render(self, at: int, line: Line) -> None:
         level, name, fields = line
         stamp = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        said = {"at": stamp, **fields, "event": name, "level": level}
-        if "exc_info" in fields:
-            said = dict(structlog.processors.format_exc_info(None, level, said))
-        for key, value in said.items():
-            said[key] = BLOT if key.lower() in SECRET_NAMES else self._cleaned(value)
-        return str(self._render(None, level, said))
+        try:
+            getattr(self._logger, level)(name, at=stamp, **fields)
+        except ValueError:  # what cannot be written as text; there is nobody to tell
+            self.dropped += 1
+
+    def _write(self) -> None:
+        texts = self._lines.take()
+        try:
+            self._stream.write("".join(texts))
+            self._stream.flush()
+        except (OSError, ValueError):  # the stream is gone or full; there is nobody to tell
+            self.dropped += len(texts)
+
+    def _blot(self, _logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        for name, value in fields.items():
+            fields[name] = BLOT if name.lower() in SECRET_NAMES else self._cleaned(value)
+        return fields
 
     def _cleaned(self, value: Any) -> Any:
         if isinstance(value, str):
             for secret in self._secrets:
                 value = value.replace(secret, BLOT)
-            lower = value.lower()
-            return LOOKS_SECRET.sub(BLOT, value) if any(sign in lower for sign in SECRET_SIGNS) else value
+            return LOOKS_SECRET.sub(BLOT, value)
         if isinstance(value, Mapping):
             return {
                 name: BLOT if str(name).lower() in SECRET_NAMES else self._cleaned(one) for name, one in value.items()
@@ -165,6 +183,24 @@ class Log:
         if isinstance(value, list | tuple):
             return [self._cleaned(one) for one in value]
         return value
+
+
+class Lines:
+    """Where structlog puts rendered lines, until they are written."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    def msg(self, text: str) -> None:
+        """Take a line."""
+        self._texts.append(f"{text}\n")
+
+    debug = info = warning = error = msg
+
+    def take(self) -> list[str]:
+        """Give away what was collected."""
+        texts, self._texts = self._texts, []
+        return texts
 
 
 class Foreign(logging.Handler):
@@ -181,6 +217,14 @@ class Foreign(logging.Handler):
         if record.exc_info:
             fields["exc_info"] = record.exc_info
         self._log.say(level, "library", **fields)
+
+
+def _dump(fields: object, **_said: object) -> str:
+    """Write JSON; what JSON cannot hold as its text."""
+    try:
+        return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # half a character, as a broken upstream may send
+        return json.dumps(fields, default=str)
 
 
 def line_of(event: Event) -> Line:
@@ -246,6 +290,12 @@ def _daemon_line_of(event: DaemonEvent) -> Line:
             return "error", "call.cut", {**_attempt(attempt), "estimate_usd": usd_of(estimate), "billing": "unknown"}
         case Recovered(waiting=waiting, resumed=resumed, unknown=unknown):
             return "info", "recovered", {"waiting": waiting, "resumed": resumed, "unknown": unknown}
+        case TasksTaken(count=count, silent=silent):
+            return (
+                "warning" if silent else "info",
+                "tasks.taken",
+                {"count": count, "from": "silent" if silent else "busy"},
+            )
         case LifeReplaced(replica=replica, epoch=epoch):
             return "error", "life.replaced", {"replica": replica, "epoch": epoch}
         case _:

@@ -38,6 +38,7 @@ from router.events import (
     TaskInterrupted,
     TaskProgressed,
     TaskRetrying,
+    TasksTaken,
     TaskStarted,
     TaskSwept,
 )
@@ -178,6 +179,7 @@ class Metrics:
                 | CallCut()
                 | Recovered()
                 | LifeReplaced()
+                | TasksTaken()
             ):
                 return
             case _:

@@ -372,8 +372,8 @@ def test_an_output_that_fails_does_not_wait_for_one_that_is_tried_again():
     assert seconds < 1
 
 
-@pytest.mark.parametrize(("content", "calls"), [(PICTURE, 0), (LARGE[: 4 * 262_143], 4 * 2)])
-def test_large_pieces_are_decoded_and_hashed_by_the_offload(content, calls):
+@pytest.mark.parametrize(("content", "calls"), [(PICTURE, 0), (LARGE[: 1 << 20], 1), (LARGE, 9)])
+def test_large_pieces_are_decoded_and_hashed_by_the_offload_in_one_go(content, calls):
     offloaded = []
 
     async def offload(work):

@@ -64,7 +64,7 @@ def test_a_waiter_that_returns_keeps_it():
     async def story(door):
         door.waiters.hung_up(TASK)
         await door.pass_time(ABANDONED_AFTER_S - 1)
-        with door.waiters.waiting(TASK.id):
+        with door.waiters.waiting(TASK):
             await door.pass_time(ABANDONED_AFTER_S)
 
     assert live(story) == []

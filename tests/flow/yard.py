@@ -70,7 +70,7 @@ class Wall:
 class Yard:
     """A fleet with its surroundings: a clock to turn, timers that ring, and what it said meanwhile."""
 
-    def __init__(self, *providers, rules=None):
+    def __init__(self, *providers, rules=None, shared=False):
         self.now_s = 100.0
         self.timers = []
         self.events = []
@@ -83,6 +83,7 @@ class Yard:
             dice=lambda _name: NoJitter(1),
             bus=bus,
             call_later=lambda delay_s, ring: self.timers.append((self.now_s + delay_s, ring)),
+            shared=shared,
         )
         self.fleet.adopt(make_rules(*providers, rules=rules))
         self.fleet.on_room = self.rooms.append

@@ -255,6 +255,63 @@ def test_an_attempt_of_an_earlier_life_counts_only_while_the_circuit_is_closed()
     assert half_open.succeeded(half_open.join(), 30.0) is None
 
 
+@pytest.mark.parametrize("before", [CLOSED, HALF_OPEN, OPEN])
+@pytest.mark.parametrize("after", [CLOSED, OPEN])
+def test_a_move_of_another_daemon_is_made_here_and_makes_the_past_of_what_is_out(before, after):
+    circuit = Circuit(POLICY) if before is CLOSED else opened()
+    early = circuit.join() if before is not HALF_OPEN else circuit.admit(30.0, LEASE_S)
+    moved = circuit.follow(after, 40.0, open_for_s=12.0, openings=2)
+
+    assert moved == (None if before is after else Transition(before, after, 12.0 if after is OPEN else 0.0))
+    assert circuit.succeeded(early, 41.0) is None
+    assert [circuit.failed(early, 41.0, 0.0) for _ in range(5)] == [None] * 5
+    circuit.returned(early)
+    assert circuit.outlook(41.0) == (Outlook(CLOSED) if after is CLOSED else Outlook(OPEN, Bar.OPEN, 11.0))
+    assert circuit.openings == 2
+
+
+def test_the_time_goes_on_doubling_from_the_openings_of_another_daemon():
+    circuit = Circuit(POLICY)
+    circuit.follow(OPEN, 0.0, open_for_s=30.0, openings=1)
+    assert play(circuit, "f", now=30.0)[1][-1].open_for_s == 60.0
+
+    circuit.follow(CLOSED, 50.0, openings=2)
+    assert play(circuit, "fff", now=51.0)[1][-1].open_for_s == 100.0
+    circuit.follow(CLOSED, 200.0, openings=2)
+    assert play(circuit, "fff", now=261.0)[1][-1].open_for_s == 30.0  # closed for a whole window
+
+
+def test_a_throttled_probe_goes_back_for_the_time_that_another_daemon_gave():
+    circuit = Circuit(POLICY)
+    circuit.follow(OPEN, 0.0, open_for_s=12.0, openings=1)
+
+    assert play(circuit, "t", now=12.0)[1][-1].open_for_s == 12.0
+
+
+@pytest.mark.parametrize("state", [CLOSED, OPEN])
+def test_a_pin_of_another_daemon_holds_until_somebody_ends_it(state):
+    circuit = opened()
+    circuit.follow(state, 0.0, open_for_s=math.inf, openings=3, pinned=True)
+    assert (circuit.is_forced, circuit.openings) == (True, 0)
+    assert circuit.outlook(1e9) == (Outlook(CLOSED) if state is CLOSED else Outlook(OPEN, Bar.FORCED_OPEN, math.inf))
+
+    circuit.follow(CLOSED, 50.0)
+    assert not circuit.is_forced
+    play(circuit, "fff", now=51.0)
+    assert circuit.state is OPEN
+
+
+def test_only_a_probe_of_the_present_is_awaited():
+    circuit = Circuit(POLICY)
+    early = circuit.admit(0.0, LEASE_S)
+    play(circuit, "fff")
+    probe = circuit.admit(30.0, LEASE_S)
+
+    assert [circuit.awaits(ticket) for ticket in (early, probe, circuit.join())] == [False, True, False]
+    circuit.succeeded(probe, 31.0)
+    assert not circuit.awaits(probe)
+
+
 def test_an_account_rests_ten_minutes_doubling_to_an_hour_and_comes_back_by_one_probe():
     account, now, lengths = Account(), 0.0, []
     for _ in range(5):
@@ -378,6 +435,17 @@ class CircuitMachine(RuleBasedStateMachine):
         assert (self.circuit.reset() is not None) == (self.state is not CLOSED)
         self.moves += 1
         self.state, self.counted, self.lease = CLOSED, [], None
+
+    @rule(opens=st.booleans(), left_s=st.integers(0, 20), openings=st.integers(0, 5))
+    def be_moved_by_another_daemon(self, opens, left_s, openings):
+        state = OPEN if opens else CLOSED
+        moved = self.circuit.follow(state, self.now, open_for_s=left_s, openings=openings)
+        assert (moved is not None) == (self.state is not state)
+        if opens:
+            self.open(left_s)
+        else:
+            self.moves += 1
+            self.state, self.counted, self.lease = CLOSED, [], None
 
     @invariant()
     def it_stands_as_the_model_does(self):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from router.policy.pace import Bucket, DrainRate, Latency, RetryBudget, Slots, Tally, clamp_rest
+from router.policy.pace import Allowance, Bucket, DrainRate, Latency, RetryBudget, Slots, Tally, clamp_rest
 from router.policy.rules import Rate
 
 
@@ -64,6 +64,30 @@ def test_a_bucket_under_a_new_rate_forgets_nothing_that_was_taken():
     assert bucket.left(0.0) == 12
     bucket.adopt(Rate(3, 60.0), 0.0)
     assert bucket.left(0.0) == 3
+
+
+def test_an_allowance_is_empty_until_it_is_filled_and_holds_no_more_than_the_rate():
+    allowance = Allowance(Rate(3, 10.0))
+    assert (allowance.take(0.0), allowance.left(0.0)) == (1.0, 0)
+
+    allowance.fill(2)
+    assert (allowance.take(0.0), allowance.left(1e9), allowance.wait_s(1e9)) == (0.0, 1, 0.0)
+    allowance.fill(99)
+    assert [allowance.take(0.0) for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]
+    allowance.fill(-1)
+    assert allowance.left(0.0) == 0
+
+
+def test_an_allowance_under_a_new_rate_keeps_what_the_new_rate_holds():
+    allowance = Allowance(Rate(9, 10.0))
+    allowance.fill(5)
+    allowance.adopt(Rate(20, 10.0), 0.0)
+    assert allowance.left(0.0) == 5
+    allowance.adopt(Rate(2, 10.0), 0.0)
+    assert allowance.left(0.0) == 2
+
+    allowance.empty()
+    assert (allowance.left(0.0), allowance.missing(1)) == (0, 1)
 
 
 class BucketMachine(RuleBasedStateMachine):

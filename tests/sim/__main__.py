@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.sim.engines import ENGINES
+from tests.sim.pair import PAIR_CELLS, simulate_pair
 from tests.sim.simulation import Report, cells, simulate
 
 UNKNOWN_SHARE_MIN = 0.05
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20, help="how many seeds")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--engine", choices=sorted(ENGINES), default=max(ENGINES))
+    parser.add_argument("--daemons", type=int, choices=(1, 2), default=1, help="two share the memory store")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many processes")
     parser.add_argument("--trace", action="store_true", help="print seed and trace hash only")
     asked = parser.parse_args()
@@ -32,6 +34,8 @@ def main() -> int:
         for seed in seeds:
             print(seed, simulate(seed, ENGINES[asked.engine]()).trace)
         return 0
+    if asked.daemons == 2:
+        return run_pairs(seeds, asked.jobs)
     with ProcessPoolExecutor(asked.jobs) as pool:
         reports = list(pool.map(partial(run_seed, asked.engine), seeds, chunksize=1))
     problems = judge(reports)
@@ -40,6 +44,23 @@ def main() -> int:
         problems.append(f"two processes gave two traces of seed {first}")
     print_table(reports)
     print(f"{len(reports)} seeds on {asked.engine} in {time.perf_counter() - began:.1f} s")
+    for problem in problems:
+        print(f"FAILED {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def run_pairs(seeds: range, jobs: int) -> int:
+    """Run seeds with two daemons on one store; 0 when nothing is violated and every cell was met."""
+    began = time.perf_counter()
+    with ProcessPoolExecutor(jobs) as pool:
+        reports = list(pool.map(simulate_pair, seeds, chunksize=1))
+    met = total(reports)
+    for cell in PAIR_CELLS:
+        print(f"{cell:28} {met[cell]:>8}")
+    print(f"{'attempts':28} {sum(one.attempts for one in reports):>8}")
+    print(f"{len(reports)} seeds with two daemons in {time.perf_counter() - began:.1f} s")
+    problems = [f"seed {report.seed}: {line}" for report in reports for line in report.violations]
+    problems += [f"never met: {cell}" for cell in PAIR_CELLS if not met[cell]]
     for problem in problems:
         print(f"FAILED {problem}", file=sys.stderr)
     return 1 if problems else 0

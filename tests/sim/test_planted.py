@@ -17,7 +17,7 @@ from router.world import Cancelled, Opened
 from tests.sim.engines import memory
 from tests.sim.simulation import simulate
 
-SEEDS = range(7)
+SEEDS = range(8)
 
 
 class IntentSkipped(MemoryStore):

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 from router.events import Bus, LifeReplaced
 from router.flow import life
-from router.flow.dispatch import BEAT_EVERY_S
 from router.flow.intake import Accepted, Draft
+from router.flow.replicas import BEAT_ALONE_EVERY_S as BEAT_EVERY_S
 from router.provider import Kind
 from router.store.memory import MemoryStore
 from router.task import State

@@ -2,9 +2,10 @@
 
 from collections import Counter
 
+import asyncpg
 import pytest
 
-from tests.store.engines import ENGINES
+from tests.store.engines import ENGINES, new_database, open_stores
 
 passed: Counter[str] = Counter()
 
@@ -15,6 +16,28 @@ async def store(request, tmp_path):
     async with ENGINES[request.param](tmp_path) as opened:
         yield opened
         await opened.close()
+
+
+@pytest.fixture
+async def url():
+    """The address of an empty PostgreSQL database with the schema."""
+    async with new_database() as made:
+        yield made
+
+
+@pytest.fixture
+async def pair(url):
+    """Two stores on it, which go by the caller's time."""
+    async with open_stores(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def connection(url):
+    """A connection beside the stores, to look at the server and to stand in their way."""
+    opened = await asyncpg.connect(url)
+    yield opened
+    await opened.close()
 
 
 def pytest_runtest_logreport(report):

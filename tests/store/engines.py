@@ -1,7 +1,7 @@
 """The engines that the contract holds for. A further one joins by a line in `ENGINES`."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from router.store import postgres, sqlite
@@ -25,15 +25,33 @@ async def open_sqlite(folder: Path) -> AsyncIterator[Store]:
 
 @asynccontextmanager
 async def open_postgres(_folder: Path) -> AsyncIterator[Store]:
-    """A database of its own, made from a template with the schema; time is the caller's, as in the other engines."""
+    """A store that goes by the caller's time, as the other engines do."""
+    async with new_database() as url, open_stores(url, 1) as (store,):
+        yield store
+
+
+@asynccontextmanager
+async def new_database() -> AsyncIterator[str]:
+    """The address of a database of its own, with the schema and nothing in it."""
     server = shared_server()
     url = server.create(await template_of(server))
-    store = await postgres.open_store(url, verbs=Verbs())
     try:
-        yield store
+        yield url
     finally:
-        await store.close()
         server.drop(url)
+
+
+@asynccontextmanager
+async def open_stores(
+    url: str, count: int = 2, verbs: Callable[[], Verbs | None] = Verbs
+) -> AsyncIterator[list[postgres.PostgresStore]]:
+    """So many stores on one database, as so many daemons have them."""
+    async with AsyncExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            opened.append(await postgres.open_store(url, verbs=verbs()))
+            stack.push_async_callback(opened[-1].close)
+        yield opened
 
 
 async def template_of(server: Server) -> str:

@@ -1,5 +1,6 @@
 """What the tests of the stores put on stage: tasks, attempts, demands, and short ways to bring a task somewhere."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from router.outcome import Billed
@@ -141,6 +142,17 @@ class Cast:
         owner = await self.store.register(replica, now)
         assert isinstance(owner, Owner)
         return owner
+
+
+def kinds(answers):
+    """Count the answers by their kind."""
+    return Counter(type(answer).__name__ for answer in answers)
+
+
+async def count_deadlocks(connection):
+    """How many transactions the server has ended because they waited for each other."""
+    await connection.execute("select pg_stat_clear_snapshot()")
+    return await connection.fetchval("select deadlocks from pg_stat_database where datname = current_database()")
 
 
 async def picture_of(store, *tasks):

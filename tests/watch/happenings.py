@@ -26,6 +26,7 @@ from router.events import (
     TaskInterrupted,
     TaskProgressed,
     TaskRetrying,
+    TasksTaken,
     TaskStarted,
     TaskSwept,
 )
@@ -89,6 +90,7 @@ ONE_OF_EACH: tuple[Event, ...] = (
     CallCut(AT, TASK, INTENT, 30_000_000),
     Recovered(AT, 1, 2, 3),
     LifeReplaced(AT, "a-replica", 3),
+    TasksTaken(AT, 4, silent=True),
 )
 
 

@@ -140,3 +140,12 @@ def test_a_stuck_stream_drops_lines_instead_of_waiting():
     gate.set()
     log.close()
     assert log.dropped == 5
+
+
+def test_half_a_character_is_written_too():
+    stream = io.StringIO()
+    log = Log(stream, form="json", level="info", now=lambda: AT)
+    log.say("info", "odd", detail="\ud83d")
+    log.close()
+
+    assert json.loads(stream.getvalue())["detail"] == "\ud83d"
