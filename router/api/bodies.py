@@ -39,6 +39,8 @@ EXTRAS = frozenset(
         "model",
     }
 )
+PRIORITIES = {priority.word: priority for priority in Priority}
+NO_PREFERENCES = Preferences()
 QUALITIES = ("auto", "low", "medium", "high", "xhigh", "max", "standard", "hd")
 WORDS: Mapping[str, tuple[str, ...]] = {
     "quality": QUALITIES,
@@ -83,13 +85,15 @@ async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
         if size > max_bytes:
             raise too_large(max_bytes)
         pieces.append(piece)
+    raw = b"".join(pieces)
     try:
-        value = orjson.loads(b"".join(pieces))
+        value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         invalid(None, "The body is not valid JSON.", code="invalid_json")
     if not isinstance(value, dict):
         invalid(None, "The body must be a JSON object.", code="invalid_json")
-    if depth_of(value) > DEPTH_MAX:
+    # Nothing is nested more deeply than the text has brackets that open.
+    if raw.count(b"{") + raw.count(b"[") >= DEPTH_MAX and depth_of(value) > DEPTH_MAX:
         invalid(None, f"The body is nested more than {DEPTH_MAX} levels deep.", code="invalid_json")
     return value
 
@@ -208,10 +212,9 @@ def _check_number(fields: Mapping[str, Any], name: str, low: int, high: int) -> 
 def _read_priority(value: object) -> Priority | None:
     if value is None:
         return None
-    words = {priority.word: priority for priority in Priority}
-    if not isinstance(value, str) or value not in words:
-        invalid("priority", f"priority must be one of {', '.join(words)}.")
-    return words[value]
+    if not isinstance(value, str) or value not in PRIORITIES:
+        invalid("priority", f"priority must be one of {', '.join(PRIORITIES)}.")
+    return PRIORITIES[value]
 
 
 def _read_metadata(value: object) -> Mapping[str, str]:
@@ -233,6 +236,8 @@ def _read_seconds(name: str, value: object) -> float | None:
 
 def _read_preferences(value: object) -> Preferences:
     """Read the `provider` object of contract 5.4."""
+    if value == {}:
+        return NO_PREFERENCES
     if not isinstance(value, dict):
         invalid("provider", "provider must be an object.")
     known: Mapping[str, Callable[[str, object], object]] = {

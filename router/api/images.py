@@ -108,7 +108,7 @@ async def wait_and_answer(
         error = Error("unavailable", message, "unavailable", retryable=True, billing=billing)
         raise Refusal(error, task_id=task.id, retry_after_s=2.0, should_retry=True)
     if prefer.wait_s is not None:
-        return await accepted_reply(request, accepted, prefer_applied=f"wait={wait_s:g}")
+        return await accepted_reply(request, accepted, view, prefer_applied=f"wait={wait_s:g}")
     services.life.intake.owe(view.task)
     message = "The task is not finished within the time this service holds a request; it goes on. Repeat to collect it."
     raise Refusal(
@@ -155,10 +155,14 @@ async def ending_of(request: web.Request, view: TaskView, *, replayed: bool) -> 
     return json_reply(200, openai.images(task, data), views.task_headers(view, replayed=replayed))
 
 
-async def accepted_reply(request: web.Request, accepted: Accepted, prefer_applied: str | None = None) -> web.Response:
-    """202 with the native task."""
+async def accepted_reply(
+    request: web.Request, accepted: Accepted, view: TaskView | None = None, prefer_applied: str | None = None
+) -> web.Response:
+    """202 with the native task. `view` None: nothing was waited for, so that a task just accepted is as it was made."""
     services, task = request.app[SERVICES], accepted.task
-    view = await services.world.store.view(task.tenant, task.id) or TaskView(task, ())
+    if view is None and accepted.replayed:
+        view = await services.world.store.view(task.tenant, task.id)
+    view = view or TaskView(task, ())
     services.life.waiters.told(view.task)
     replayed = accepted.replayed and accepted.task.is_terminal
     headers = {**views.task_headers(view, replayed=replayed), "Location": f"/v1/tasks/{task.id}"}

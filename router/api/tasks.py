@@ -29,6 +29,7 @@ from router.world import Cancelled, Search, TaskView, TooLate
 
 ROUTE = "/v1/tasks"
 LIMIT_MAX = 100
+KINDS = {kind.value: kind for kind in Kind}
 NATIVE_FIELDS = frozenset(
     {"kind", "model", "input", "priority", "metadata", "start_within", "timeout", "provider", "callback_url"}
     | {"callback_events", "async", "stream"}
@@ -73,8 +74,8 @@ async def create(request: web.Request) -> web.StreamResponse:
     if prefer.wait_s is None:
         return await images.accepted_reply(request, accepted)
     wait_s = images.wait_of(services, prefer)
-    await images.wait_for_end(request, accepted.task, wait_s)
-    return await images.accepted_reply(request, accepted, prefer_applied=f"wait={wait_s:g}")
+    view = await images.wait_for_end(request, accepted.task, wait_s)
+    return await images.accepted_reply(request, accepted, view, prefer_applied=f"wait={wait_s:g}")
 
 
 async def read(request: web.Request) -> web.StreamResponse:
@@ -169,12 +170,11 @@ def no_such_task() -> Refusal:
 
 
 def _read_kind(value: object) -> Kind:
-    known = {kind.value: kind for kind in Kind}
-    if not isinstance(value, str) or value not in known:
-        invalid("kind", f"kind must be one of {', '.join(known)}.")
-    if known[value] is not Kind.IMAGE_GENERATION:
+    if not isinstance(value, str) or value not in KINDS:
+        invalid("kind", f"kind must be one of {', '.join(KINDS)}.")
+    if KINDS[value] is not Kind.IMAGE_GENERATION:
         not_yet("kind", f"The kind {value}")
-    return known[value]
+    return KINDS[value]
 
 
 def _read_search(request: web.Request, tenant: str) -> Search:

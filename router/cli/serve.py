@@ -9,6 +9,8 @@ import typer
 
 from router.cli.complaint import complain
 
+COLLECT_AFTER_OBJECTS = 5_000
+
 
 def serve(
     config: Annotated[
@@ -19,11 +21,16 @@ def serve(
 ) -> None:
     """Run the daemon. SIGHUP reloads the routing file, SIGTERM drains, a second SIGTERM does not wait."""
     import asyncio
+    import gc
 
     from router.daemon import Replaced, StartFailed
     from router.daemon import serve as run
     from router.settings import SettingsInvalid, load_settings
 
+    # What is loaded now lives as long as the process, and what a request leaves behind is hardly ever a cycle: looking
+    # through all of it after every 700 objects takes a tenth of the time at work.
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS)
     try:
         asyncio.run(run(load_settings(config=config, host=host, port=port)))
     except SettingsInvalid as invalid:

@@ -71,6 +71,11 @@ async def store_outputs(
     if not media:
         return Unfetchable("nothing was delivered", unusable=True)
     deadline = asyncio.get_running_loop().time() + timeout_s
+    if len(media) == 1:  # as nearly always: no group of tasks for one
+        try:
+            return (await _insist(_Source(world, media[0], f"{key_prefix}/0", allowed_origin, family), deadline),)
+        except _Failed as failed:
+            return failed.reason
     stored: dict[int, Output] = {}
     room = asyncio.Semaphore(AT_ONCE)
 

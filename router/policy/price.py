@@ -94,6 +94,8 @@ def _rows(price: Price, shape: Shape) -> tuple[int | None, ...]:
 
 def _image_row(rows: Mapping[str, int], quality: str | None, size: str | None) -> int | None:
     """Find the row of an image; what was left open runs over all that the rows name, and the dearest counts."""
+    if _is_said(quality) and _is_said(size):
+        return _most_specific(rows, quality, size)
     qualities: list[str | None] = [quality] if _is_said(quality) else [None, *(_quality_of(key) for key in rows)]
     sizes: list[str | None] = [size] if _is_said(size) else [None, *(_size_of(key) for key in rows)]
     found = (_most_specific(rows, one_quality, one_size) for one_quality in qualities for one_size in sizes)

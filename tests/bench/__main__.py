@@ -78,8 +78,9 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
 
 def _tell(cell: Cell) -> None:
     cost = "" if cell.cpu_us is None else f"{cell.cpu_us:8,.0f} us CPU"
+    cost += "" if cell.kernel_us is None else f", {cell.kernel_us:6,.0f} us kernel"
     print(
-        f"{cell.store:8} {cell.figure.value:20} {cell.server:8} {cell.per_s:10,.0f}/s {cost:16}"
+        f"{cell.store:8} {cell.figure.value:20} {cell.server:8} {cell.per_s:10,.0f}/s {cost:35}"
         f" p50 {cell.p50_ms:8.2f} ms {'' if not cell.failed else f'{cell.failed} FAILED'}",
         flush=True,
     )

@@ -66,7 +66,8 @@ EXPLAINED: Mapping[tuple[Figure, Measure, str], str] = {}
 class Cell:
     """One measurement of one server. `server`: product, bare or direct. None where a number does not exist.
 
-    `cpu_us` is CPU per request of the server and its children, `database_us` that of the database's processes.
+    `cpu_us` is CPU per request of the server and its children, `kernel_us` the part of it that the kernel took, and
+    `database_us` the CPU of the database's processes.
     """
 
     figure: Figure
@@ -79,6 +80,7 @@ class Cell:
     cpu_us: float | None
     p50_ms: float
     p99_ms: float
+    kernel_us: float | None = None
     database_us: float | None = None
     rss_mb: float | None = None
 
@@ -93,6 +95,7 @@ class Row:
     failed: int
     per_s: float
     cpu_us: float
+    kernel_us: float
     spread: float
     bare_cpu_us: float
     cpu_ratio: float
@@ -155,6 +158,7 @@ def summarise(cells: Sequence[Cell], figure: Figure, store: str, yardstick: Figu
         failed=sum(cell.failed for cell in (*own, *bare, *direct)),
         per_s=median(cell.per_s for cell in own),
         cpu_us=median(costs),
+        kernel_us=_median_of(cell.kernel_us for cell in own) or 0.0,
         spread=spread(costs),
         bare_cpu_us=bare_us,
         cpu_ratio=ratio(bare_us, median(costs)),

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.bench.floors import Figure
 from tests.bench.programs import find_places, pinned
 
-SAMPLES_PER_S = 500
+SAMPLES_PER_S = 250
 LINES = 60
 END_WITHIN_S = 30.0
 
@@ -22,7 +22,7 @@ def sampled(folder: Path, store: str, figure: Figure, pid: int) -> Iterator[None
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{store}-{figure.value.replace(' ', '-').replace(',', '').replace(':', '')}"
     raw, table = folder / f"{name}.raw", folder / f"{name}.txt"
-    words = ["--pid", str(pid), "--rate", str(SAMPLES_PER_S), "--format", "raw", "--nonblocking", "--output", str(raw)]
+    words = ["--pid", str(pid), "--rate", str(SAMPLES_PER_S), "--format", "raw", "--threads", "--output", str(raw)]
     with pinned(find_places().others), (folder / "py-spy.log").open("ab") as log:
         process = subprocess.Popen(["py-spy", "record", "--duration", "600", *words], stdout=log, stderr=log)
     try:

@@ -120,16 +120,27 @@ def list_family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def measure_cpu_s(pid: int) -> float:
-    """User and system seconds that a process, its children and those who are gone have used."""
-    used = 0.0
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """Seconds of CPU: all of them, and those of them that were spent in the kernel."""
+
+    whole_s: float = 0.0
+    kernel_s: float = 0.0
+
+    def __sub__(self, before: Cpu) -> Cpu:
+        """What was used since."""
+        return Cpu(self.whole_s - before.whole_s, self.kernel_s - before.kernel_s)
+
+
+def measure_cpu(pid: int) -> Cpu:
+    """What a process, its children and those of them that are gone have used."""
+    user_s = kernel_s = 0.0
     for one in list_family(pid):
-        try:
+        with suppress(psutil.NoSuchProcess):
             times = one.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        used += times.user + times.system + times.children_user + times.children_system
-    return used
+            user_s += times.user + times.children_user
+            kernel_s += times.system + times.children_system
+    return Cpu(user_s + kernel_s, kernel_s)
 
 
 def measure_rss(pid: int) -> int:

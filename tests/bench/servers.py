@@ -2,7 +2,8 @@
 
 The daemon's models differ in what they ask of the upstream: `small` and `large` are answered at once, `parked` has one
 place, and what holds it is never answered. A task for `parked` is accepted, made durable and queued like any other, and
-nothing more happens to it: that is the price of a submit alone.
+nothing more happens to it: that is the price of a submit alone. It is of the lowest class, so that tens of thousands
+of them do not fill the queue's window for the others.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ def write_image(model: str, **more: object) -> bytes:
     return json.dumps({"model": model, "prompt": PROMPT, "size": "1024x1024", "n": 1, **more}).encode()
 
 
-def write_task(model: str) -> bytes:
+def write_task(model: str, **more: object) -> bytes:
     """The body of a native submit."""
     said = {"prompt": PROMPT, "size": "1024x1024", "n": 1}
-    return json.dumps({"kind": "image.generation", "model": model, "input": said}).encode()
+    return json.dumps({"kind": "image.generation", "model": model, "input": said, **more}).encode()
 
 
 @contextmanager
@@ -102,8 +103,8 @@ def open_database(store: str, places: Places) -> Iterator[Database]:
 @contextmanager
 def serving_product(folder: Path, upstream: str, database: Database, places: Places) -> Iterator[Serving]:
     """Start the daemon with a data directory in `folder` and wait for its first picture."""
-    folder.mkdir()
-    config, out = folder / "routing.yaml", folder / "daemon.out"
+    config, out = folder / "config" / "routing.yaml", folder / "daemon.out"
+    config.parent.mkdir(parents=True)  # of its own: whatever is written beside it makes the daemon read it again
     config.write_text(CONFIG.format(upstream=upstream, places=PROVIDER_PLACES))
     environ = {
         "POINTSMAN_CONFIG": str(config),

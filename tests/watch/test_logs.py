@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from router.events import AttemptEnded
-from router.watch.logs import BLOT, QUEUE_MAX, Foreign, Log, line_of
+from router.watch.logs import BLOT, QUEUE_MAX, WRITE_AFTER_LINES, Foreign, Log, line_of
 from tests.watch.happenings import AT, FAILURE, ONE_OF_EACH, PROMPT, TASK, list_event_types
 
 
@@ -140,6 +140,28 @@ def test_a_stuck_stream_drops_lines_instead_of_waiting():
     gate.set()
     log.close()
     assert log.dropped == 5
+
+
+def test_lines_that_come_without_a_pause_are_written_in_parts():
+    gate, stuck, sizes = threading.Event(), threading.Event(), []
+
+    class Slow(io.StringIO):
+        def write(self, text):
+            stuck.set()
+            gate.wait(60)
+            sizes.append(text.count("\n"))
+            return super().write(text)
+
+    log = Log(Slow(), form="json", level="debug", now=lambda: AT)
+    log.say("info", "first")
+    assert stuck.wait(60)
+    for _ in range(3 * WRITE_AFTER_LINES):
+        log.say("info", "more")
+    gate.set()
+    log.close()
+
+    assert sum(sizes) == 1 + 3 * WRITE_AFTER_LINES
+    assert max(sizes) <= WRITE_AFTER_LINES
 
 
 def test_half_a_character_is_written_too():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from router.policy.errors import openai_type
@@ -118,6 +119,7 @@ def progress_of(view: TaskView, sight: Sight) -> int:
             return min(99, sight.progress)
 
 
+@lru_cache(maxsize=1_000)
 def time_of(instant: int | None) -> str | None:
     """Write an instant as RFC 3339 in UTC with milliseconds."""
     if instant is None:
