@@ -24,6 +24,7 @@ ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
 PICTURE = {"model": "direct", "prompt": "a cat on a fence", "size": "512x512"}
 ROUTING = """\
 version: 1
+defaults: {{sync_wait: 30s}}
 providers:
   polled: {{adapter: bfl, base_url: "{a}", api_key: "simulated-polled", max_concurrency: 4}}
   direct: {{adapter: openai, base_url: "{b}", api_key: "sk-simulated-direct", max_concurrency: 4}}
@@ -154,14 +155,14 @@ class Outage:
 
 
 @asynccontextmanager
-async def staged(folder, server, each=12):
+async def staged(folder, server, each=12, text=ROUTING):
     """So many tasks of each kind; four of each kind at most are out at a time."""
     async with (
         simulated.start("bfl", options=BflOptions(latency_s=0.5, active_max=1_000)) as polled,
         simulated.start("openai", options=simulated.Options(latency_s=0.5)) as direct,
         toxic_way(server.port) as way,
     ):
-        write_routing(folder, polled.base_url, direct.base_url, text=ROUTING)
+        write_routing(folder, polled.base_url, direct.base_url, text=text)
         url = way.url(server.create())
         async with (
             running_daemon(folder, database_url=url, replica_id="here") as daemon,
@@ -171,7 +172,7 @@ async def staged(folder, server, each=12):
             for number in range(each):
                 for model in ("polled", "direct"):
                     assert await outage.submit(model, number) == 202
-            await poll_until(lambda: min(polled.bill.submitted, direct.bill.submitted) > 0, "calls to be out")
+            await poll_until(lambda: min(polled.bill.submitted, direct.bill.submitted) >= min(each, 1), "calls")
             yield outage
 
 
@@ -243,6 +244,47 @@ async def test_a_server_that_is_silent_for_longer_than_a_lease_costs_nothing_but
         outage.way.turn(Mode.PASS)
         await poll_until(lambda: is_ready(outage), "the daemon to be ready again")
         assert await outage.submit("polled", "after") == 202
+        await assert_nothing_lost(outage)
+
+
+async def test_a_caller_who_waits_gets_its_picture_after_the_outage(tmp_path, server):
+    async with staged(tmp_path, server, each=0) as outage:
+        calling = asyncio.create_task(outage.fetch("POST", "/v1/images/generations", json=PICTURE))
+        await poll_until(lambda: outage.direct.bill.submitted, "the call to be out")
+        server.crash()
+        await poll_until(lambda: is_idle(outage), "the call to come home")
+        await asyncio.get_running_loop().run_in_executor(None, server.start)
+
+        status, _headers, body = await calling
+        assert (status, len(body["data"])) == (200, 1)
+        assert outage.paid() == {PICTURE["prompt"]: 1}
+
+
+async def test_a_caller_whose_time_is_up_during_an_outage_is_told_that_it_was_accepted(tmp_path, server):
+    async with staged(tmp_path, server, each=0, text=ROUTING.replace("30s", "2s")) as outage:
+        calling = asyncio.create_task(outage.fetch("POST", "/v1/images/generations", json=PICTURE))
+        task = {"kind": "image.generation", "model": "polled", "input": {"prompt": "waited for", "size": "512x512"}}
+        native = outage.fetch("POST", "/v1/tasks", json=task, headers={"Prefer": "wait=2"})
+        waiting = asyncio.create_task(native)
+        await poll_until(lambda: min(outage.direct.bill.submitted, outage.polled.bill.submitted), "calls to be out")
+        server.crash()
+
+        status, headers, body = await calling
+        assert (status, body["error"]["code"], body["error"]["billing"]) == (503, "unavailable", "unknown")
+        assert "was accepted and goes on" in body["error"]["message"]
+        assert (headers["x-should-retry"], int(headers["Retry-After"])) == ("true", 2)
+        waited, _headers, accepted = await waiting
+        assert waited == 202
+        await asyncio.get_running_loop().run_in_executor(None, server.start)
+
+        async def collect():
+            return (await outage.fetch("POST", "/v1/images/generations", json=PICTURE))[:2]
+
+        status, collected = await collect()
+        while status != 200:  # it repeats as it is told to
+            status, collected = await collect()
+        assert collected["X-Task-Id"] == headers["X-Task-Id"]
+        outage.told["waited for"], outage.told[PICTURE["prompt"]] = accepted["id"], headers["X-Task-Id"]
         await assert_nothing_lost(outage)
 
 

@@ -30,13 +30,15 @@ from router.api.errors import Refusal
 from router.api.replies import json_reply, request_id_of
 from router.api.services import Services
 from router.flow.intake import Accepted, Draft, Refused
+from router.outcome import Billed
 from router.provider import Kind
 from router.task import Error, Priority, State, Task, bill
-from router.world import TaskView
+from router.world import TaskView, Unavailable
 
 ROUTE = "/v1/images/generations"
 ENCODED_AT_ONCE_BYTES = 2 << 20
-LOOK_EVERY_S = 2.0  # how soon a waiting handler notices that its caller has gone
+LOOK_EVERY_S = 2.0  # how soon a waiting handler notices that its caller has gone, or that the store is back
+RETRY_AFTER_S = {"unavailable": 2.0, "deadline_exceeded": 1.0}
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -92,7 +94,12 @@ async def wait_and_answer(
     """Hold the request until the task ends, the caller leaves, or the bound is reached."""
     services, task = request.app[SERVICES], accepted.task
     was_over = task.is_terminal
-    view = await wait_for_end(request, task, wait_s)
+    try:
+        view = await wait_for_end(request, task, wait_s)
+    except Unavailable:
+        services.life.intake.owe(task)
+        message = "The store cannot be reached; the task was accepted and goes on. Repeat to collect it."
+        raise _postponed(task, "unavailable", message, Billed.UNKNOWN) from None
     if view is None:
         raise Refusal(Error("not_found", "The task is gone.", "not_found"))
     if view.task.is_terminal:
@@ -104,42 +111,53 @@ async def wait_and_answer(
     billing = bill(view.task, view.attempts).billing
     services.life.waiters.told(view.task)
     if services.life.runtime.closing:
-        message = "The service is shutting down; the task goes on."
-        error = Error("unavailable", message, "unavailable", retryable=True, billing=billing)
-        raise Refusal(error, task_id=task.id, retry_after_s=2.0, should_retry=True)
+        raise _postponed(task, "unavailable", "The service is shutting down; the task goes on.", billing)
     if prefer.wait_s is not None:
         return await accepted_reply(request, accepted, view, prefer_applied=f"wait={wait_s:g}")
     services.life.intake.owe(view.task)
     message = "The task is not finished within the time this service holds a request; it goes on. Repeat to collect it."
-    raise Refusal(
-        Error("deadline_exceeded", message, "deadline_exceeded", retryable=True, billing=billing),
+    raise _postponed(task, "deadline_exceeded", message, billing)
+
+
+def _postponed(task: Task, word: str, message: str, billing: Billed) -> Refusal:
+    """The task goes on and this call cannot be answered with its end."""
+    return Refusal(
+        Error(word, message, word, retryable=True, billing=billing),
         task_id=task.id,
-        retry_after_s=1.0,
+        retry_after_s=RETRY_AFTER_S[word],
         should_retry=True,
         headers={"Location": f"/v1/tasks/{task.id}"},
     )
 
 
 async def wait_for_end(request: web.Request, task: Task, wait_s: float) -> TaskView | None:
-    """Wait up to `wait_s` for a task to end, the caller to leave or a drain; returns the row as it is then."""
+    """Wait up to `wait_s` for a task to end, the caller to leave or a drain; returns the row as it is then.
+
+    A store that is away meanwhile is waited for; `Unavailable` when it still is at the end.
+    """
     services = request.app[SERVICES]
     loop = asyncio.get_running_loop()
     until = loop.time() + wait_s
     with services.life.waiters.waiting(task) as ending:
-        view = await services.world.store.view(task.tenant, task.id)
-        while view is not None and not view.task.is_terminal:
-            left = min(until - loop.time(), LOOK_EVERY_S)
-            if left <= 0 or is_gone(request) or services.life.runtime.closing:
-                break
+        while True:
+            away = False
+            ending.clear()
             try:
-                async with asyncio.timeout(left):
-                    await ending.wait()
-            except TimeoutError:
-                continue
-            view = await services.world.store.view(task.tenant, task.id)
-        else:
-            return view
-    return await services.world.store.view(task.tenant, task.id)
+                view = await services.world.store.view(task.tenant, task.id)
+            except Unavailable:
+                away = True
+            if not away and (view is None or view.task.is_terminal):
+                return view
+            while not ending.is_set():
+                left = min(until - loop.time(), LOOK_EVERY_S)
+                if left <= 0 or is_gone(request) or services.life.runtime.closing:
+                    return await services.world.store.view(task.tenant, task.id)
+                try:
+                    async with asyncio.timeout(left):
+                        await ending.wait()
+                except TimeoutError:
+                    if away:
+                        break
 
 
 async def ending_of(request: web.Request, view: TaskView, *, replayed: bool) -> web.StreamResponse:

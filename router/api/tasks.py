@@ -25,7 +25,7 @@ from router.api.replies import json_reply, request_id_of
 from router.flow.intake import Draft
 from router.provider import Kind
 from router.task import Error, Priority, State
-from router.world import Cancelled, Search, TaskView, TooLate
+from router.world import Cancelled, Search, TaskView, TooLate, Unavailable
 
 ROUTE = "/v1/tasks"
 LIMIT_MAX = 100
@@ -74,7 +74,10 @@ async def create(request: web.Request) -> web.StreamResponse:
     if prefer.wait_s is None:
         return await images.accepted_reply(request, accepted)
     wait_s = images.wait_of(services, prefer)
-    view = await images.wait_for_end(request, accepted.task, wait_s)
+    try:
+        view = await images.wait_for_end(request, accepted.task, wait_s)
+    except Unavailable:
+        view = None  # what was accepted is known all the same
     return await images.accepted_reply(request, accepted, view, prefer_applied=f"wait={wait_s:g}")
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 import aiohttp
 
@@ -91,9 +92,9 @@ async def show(*, short: bool = False) -> int:
         client = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         load = Load(client)
         going_on = asyncio.create_task(load.go_on(fleet.stages))
-        for number, seconds in enumerate(away_s, 1):
+        for seconds in away_s:
             await asyncio.sleep(2.0)
-            await one_round(findings, load, fleet.stages, database, number, seconds)
+            await one_round(findings, load, fleet.stages, database, seconds)
         await asyncio.sleep(1.0)
         going_on.cancel()
         await asyncio.gather(going_on, *load.submits, return_exceptions=True)
@@ -102,28 +103,26 @@ async def show(*, short: bool = False) -> int:
     return findings.verdict()
 
 
-async def one_round(
-    findings: Findings, load: Load, stages: list[Stage], database: Server, number: int, away_s: float
-) -> None:
+async def one_round(findings: Findings, load: Load, stages: list[Stage], database: Server, away_s: float) -> None:
     """Kill, stay away, come back; show how soon each daemon says that it is not ready, and accepts again."""
     loop = asyncio.get_running_loop()
-    findings.show(f"round {number}, away for {away_s:g} s: acknowledged before the kill", len(load.told))
+    findings.show(f"killed -9 for {away_s:g} s: acknowledged before", len(load.told))
     database.crash()
     killed_s = time.monotonic()
     unready = await asyncio.gather(*(find_state(load.client, stage, ready=False, since_s=killed_s) for stage in stages))
     findings.show("  not ready after (s), each daemon", ", ".join(f"{seconds:.2f}" for seconds in unready))
-    findings.expect(max(unready) <= UNREADY_WITHIN_S, f"round {number}: /readyz says no within 5 s")
+    findings.expect(max(unready) <= UNREADY_WITHIN_S, f"away for {away_s:g} s: /readyz says no within 5 s")
     await asyncio.sleep(max(0.0, killed_s + away_s - time.monotonic()))
     during = [word for at, word in load.refused if at > killed_s]
     findings.show("  refused while away", len(during))
-    findings.expect(bool(during), f"round {number}: submits are refused while the server is away")
+    findings.expect(bool(during), f"away for {away_s:g} s: submits are refused while the server is away")
     accepted = sum(at > killed_s + 1.0 for instants in load.accepted_s.values() for at in instants)
-    findings.expect(accepted == 0, f"round {number}: nothing is accepted while the server is away")
+    findings.expect(accepted == 0, f"away for {away_s:g} s: nothing is accepted while the server is away")
     await loop.run_in_executor(None, database.start)
     back_s = time.monotonic()
     again = await asyncio.gather(*(find_acceptance(load, stage, back_s) for stage in stages))
     findings.show("  accepting again after (s), each daemon", ", ".join(f"{seconds:.2f}" for seconds in again))
-    findings.expect(max(again) <= ACCEPTING_WITHIN_S, f"round {number}: it is accepting again within 5 s")
+    findings.expect(max(again) <= ACCEPTING_WITHIN_S, f"away for {away_s:g} s: it is accepting again within 5 s")
 
 
 async def find_state(client: aiohttp.ClientSession, stage: Stage, *, ready: bool, since_s: float) -> float:
@@ -147,15 +146,20 @@ async def find_acceptance(load: Load, stage: Stage, since_s: float) -> float:
             await asyncio.sleep(READY_ASKED_EVERY_S)
 
 
+def ending_of(task: dict[str, Any]) -> str:
+    """How a task ended, with the word of its error."""
+    return f"{task['status']} ({task['error']['code']})" if task["error"] else str(task["status"])
+
+
 def judge(
     findings: Findings,
     load: Load,
-    ended: dict[str, dict[str, object]],
+    ended: dict[str, dict[str, Any]],
     polled: simulated.Running,
     direct: simulated.Running,
 ) -> None:
     """Every acknowledged task succeeds and is paid once; nothing else is paid."""
-    words, ends = Counter(word for _at, word in load.refused), Counter(str(task["status"]) for task in ended.values())
+    words, ends = Counter(word for _at, word in load.refused), Counter(map(ending_of, ended.values()))
     findings.show("acknowledged", len(load.told))
     for word, count in sorted(words.items()):
         findings.show(f"  refused with {word}", count)
