@@ -4,10 +4,12 @@ import shutil
 
 import pytest
 
-from tests.seen import replicas_3, replicas_4
+from tests.seen import replicas_1, replicas_2, replicas_3, replicas_4
 
 
-@pytest.mark.parametrize("sight", [replicas_3], ids=lambda sight: sight.__name__.rpartition(".")[2])
+@pytest.mark.parametrize(
+    "sight", [replicas_1, replicas_2, replicas_3], ids=lambda sight: sight.__name__.rpartition(".")[2]
+)
 async def test_the_short_form_of_the_sight_is_seen(sight):
     assert await sight.show(short=True) == 0
 
