@@ -9,7 +9,8 @@ and what silent or busy lives have left. Where the store is one daemon's, only t
 **Leases.** What is held is held from the last sign of life on, by the loop's own clock and for a little less than the
 others wait, so that no two daemons believe in one lease. After a gap (the store away, the process stopped) everything
 that was begun before it may belong to somebody else: nothing of it is sent (`Runtime.holds`). And who comes back from
-a gap of the store takes nothing over for a whole lease, since all the others were silent as well. Floor 2.
+a gap of the store takes nothing over for a whole lease, since all the others were silent as well. A gap is known by
+the instants of the signs, not by refusals: an answer that was in doubt comes when the store is back. Floor 2.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from router.world import ENDED_MAX, TaskView, Unavailable
 LEASE_S = 10.0
 HOLD_S = LEASE_S - 1.0  # clocks need not agree about how long a second is
 BEAT_EVERY_S = 2.0
+GAP_S = 6.0  # between two signs: who was silent for a lease had the rest of it to be heard
 BEAT_ALONE_EVERY_S = 5.0
 TURN_EVERY_S = 1.0
 TURN_JITTER = 0.2
@@ -71,11 +73,12 @@ class Replicas:
         self._hinted = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._beat_due_s = self._count_due_s = 0.0
-        self._steady_since_s = 0.0
+        self._steady_since_s = self._heard_at_s = 0.0
 
     async def begin(self, heard_at_s: float) -> None:
         """Ask for what the first task needs. The life was heard at that instant, or later: when it was registered."""
-        self._steady_since_s, self._beat_due_s = heard_at_s, heard_at_s + BEAT_EVERY_S
+        self._steady_since_s = self._heard_at_s = heard_at_s
+        self._beat_due_s = heard_at_s + BEAT_EVERY_S
         self._count_due_s = heard_at_s + COUNT_EVERY_S
         if not self._store.shared:
             return
@@ -179,9 +182,11 @@ class Replicas:
     def _beaten(self, at_s: float) -> None:
         """The sign that was given at this instant was taken: everything is held for another while."""
         runtime = self._runtime
+        if at_s - self._heard_at_s > GAP_S:
+            self._steady_since_s = at_s
+        self._heard_at_s = at_s
         if at_s >= runtime.leased_until_s:
             runtime.lapses += 1
-            self._steady_since_s = at_s
             runtime.fleet.lapse()
         runtime.leased_until_s = at_s + HOLD_S
         self._beat_due_s = at_s + BEAT_EVERY_S
@@ -231,8 +236,8 @@ class Replicas:
 
     async def _take_over(self) -> None:
         """Go on with what silent lives have left, if this one has been heard without a gap for a whole lease."""
-        runtime = self._runtime
-        if runtime.draining or runtime.fleet.monotonic() - self._steady_since_s < LEASE_S:
+        runtime, now_s = self._runtime, self._runtime.fleet.monotonic()
+        if runtime.draining or now_s - self._heard_at_s > GAP_S or now_s - self._steady_since_s < LEASE_S:
             return
         while True:
             views = await self._store.claim(runtime.owner, _ms(LEASE_S), CLAIM_BATCH, runtime.now())

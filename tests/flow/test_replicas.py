@@ -24,9 +24,16 @@ SCENARIO = draw(1)
 
 
 class AwayStore(MemoryStore):
-    """Answers nothing while it is away."""
+    """Answers nothing while it is away. A sign of life that is in doubt is written down, and answered later."""
 
     is_away = False
+    is_in_doubt = False
+
+    async def heartbeat(self, owner, now):
+        answer = await super().heartbeat(owner, now)
+        while self.is_in_doubt:
+            await asyncio.sleep(0.1)
+        return answer
 
     def _read(self):
         super()._read()
@@ -188,6 +195,29 @@ def test_after_an_outage_of_the_store_nobody_robs_the_living():
         town.gates["a"].close()  # it comes back a little later than the other
         await asyncio.sleep(2 * LEASE_S)
         town.store.is_away = False
+        await asyncio.sleep(2 * TURN_S)
+        town.gates["a"].reopen()
+        await town.until(task, State.SUCCEEDED)
+
+        assert town.taken("a") == town.taken("b") == []
+        assert (await town.row(task)).task.owner == "a"
+
+    play(story)
+
+
+def test_after_an_outage_that_met_a_sign_of_life_in_its_commit_nobody_robs_the_living():
+    async def story(town):
+        await town.begin("a")
+        await town.begin("b")
+        await asyncio.sleep(LEASE_S + TURN_S)
+        task = await town.submit("a")
+        await town.accepted(task)
+        town.store.is_in_doubt = True
+        await asyncio.sleep(BEAT_EVERY_S + TURN_S)
+        town.store.is_away = True
+        town.gates["a"].close()  # it comes back a little later than the other
+        await asyncio.sleep(2 * LEASE_S)
+        town.store.is_away = town.store.is_in_doubt = False
         await asyncio.sleep(2 * TURN_S)
         town.gates["a"].reopen()
         await town.until(task, State.SUCCEEDED)
