@@ -126,9 +126,15 @@ class Dispatcher:
         if view is not None and view.attempts:
             run.cut(self.runtime, view.task, view.attempts[-1])
 
-    def is_here(self, task_id: str) -> bool:
-        """Whether a task is driven or queued here."""
-        return task_id in self._driving or self.runtime.queue.contains(task_id)
+    def is_driven(self, task_id: str) -> bool:
+        """Whether a task is driven here, and by nobody else: a drive from before a lapse may have lost its task."""
+        live = self.runtime.live.get(task_id)
+        return live is not None and live.lapses == self.runtime.lapses
+
+    def forget(self, task: Task) -> None:
+        """Let a task go that has ended elsewhere while it waited here."""
+        if self.runtime.queue.remove(task.id) and task.fence == self.runtime.owner.epoch:
+            self._depth.count(task, -1)
 
     def room(self) -> int:
         """How many more tasks could start now, when nothing waits here; else 0."""

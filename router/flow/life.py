@@ -65,6 +65,7 @@ async def begin(
 ) -> Life:
     """Register a life in the store, take over what earlier ones left, and begin to take tasks."""
     loop = asyncio.get_running_loop()
+    began_s = loop.time()
     owner = await world.store.register(replica, world.clock.now())
     runtime = Runtime(
         world=world,
@@ -87,7 +88,7 @@ async def begin(
     replicas = Replicas(runtime, dispatcher, waiters, intake.depth)
     life = Life(runtime, intake, waiters, dispatcher, replicas)
     life.adopt(rules)
-    await replicas.begin()
+    await replicas.begin(began_s)
     await dispatcher.recover()
     dispatcher.start()
     replicas.start().add_done_callback(partial(report, what="the turns among replicas"))

@@ -22,6 +22,7 @@ from router.events import BreakerMoved, Event, LifeReplaced, TaskAdmitted, TaskE
 from router.flow.intake import Depth
 from router.flow.runtime import Runtime
 from router.flow.waiters import Waiters
+from router.task import Task
 from router.world import ENDED_MAX, TaskView, Unavailable
 
 LEASE_S = 10.0
@@ -43,8 +44,11 @@ class Driver(Protocol):
     def take_over(self, views: tuple[TaskView, ...]) -> None:
         """Go on with tasks that have become this life's."""
 
-    def is_here(self, task_id: str) -> bool:
-        """Whether a task is driven or queued here."""
+    def is_driven(self, task_id: str) -> bool:
+        """Whether a task is driven here, and by nobody else."""
+
+    def forget(self, task: Task) -> None:
+        """Let a task go that has ended elsewhere while it waited here."""
 
     def room(self) -> int:
         """How many more tasks could start now, when nothing waits here; else 0."""
@@ -69,14 +73,13 @@ class Replicas:
         self._beat_due_s = self._count_due_s = 0.0
         self._steady_since_s = 0.0
 
-    async def begin(self) -> None:
-        """Note the sign of life that registering was, and ask for what the first task needs."""
-        now_s = self._runtime.fleet.monotonic()
-        self._steady_since_s, self._beat_due_s = now_s, now_s + BEAT_EVERY_S
-        self._count_due_s = now_s + COUNT_EVERY_S
+    async def begin(self, heard_at_s: float) -> None:
+        """Ask for what the first task needs. The life was heard at that instant, or later: when it was registered."""
+        self._steady_since_s, self._beat_due_s = heard_at_s, heard_at_s + BEAT_EVERY_S
+        self._count_due_s = heard_at_s + COUNT_EVERY_S
         if not self._store.shared:
             return
-        self._runtime.leased_until_s = now_s + HOLD_S
+        self._runtime.leased_until_s = heard_at_s + HOLD_S
         self._store.listen(self._hear)
         self._runtime.bus.subscribe(self._read)
         await self._try(self._share)
@@ -210,18 +213,20 @@ class Replicas:
     # -- what others have done ----------------------------------------------------------------------------------------
 
     async def _hear_endings(self) -> None:
-        """Tell the drivers of tasks that others have cancelled meanwhile (I11)."""
+        """Tell the drivers of tasks that others have cancelled meanwhile, and those who wait for them here (I11)."""
         for _tenant, task_id in await self._store.halted(self._runtime.owner):
             live = self._runtime.live.get(task_id)
             if live is not None and not live.cancelled:
                 live.cancelled = True
                 live.wake.set()
+                self._waiters.wake(task_id)
 
     async def _wake_waiters(self) -> None:
-        """Tell those who wait here for tasks that are done elsewhere."""
-        pairs = self._waiters.waited_for(lambda task_id: not self._driver.is_here(task_id))
+        """Tell those who wait here for tasks that are done elsewhere, or wait here and were cancelled elsewhere."""
+        pairs = self._waiters.waited_for(lambda task_id: not self._driver.is_driven(task_id))
         for first in range(0, len(pairs), ENDED_MAX):
             for task in await self._store.ended(pairs[first : first + ENDED_MAX]):
+                self._driver.forget(task)
                 self._waiters.wake(task.id)
 
     async def _take_over(self) -> None:

@@ -113,7 +113,9 @@ class Runtime:
         try:
             yield live
         finally:
-            del self.live[task.id]
+            # A task that was lost to another life and has come back may be driven anew before its first drive ends.
+            if self.live.get(task.id) is live:
+                del self.live[task.id]
 
     def wait_in_queue(self, task: Task, delay_s: float | None = None, lane: str | None = None) -> None:
         """Put a task that its row says is waiting into the queue (beyond the window it stays in the store only).

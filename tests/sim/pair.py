@@ -128,6 +128,7 @@ class Pair(Simulation):
     daemons: list[Daemon] = field(default_factory=list)
     made: int = 0
     blows: int = 0
+    blown: bool = False  # somebody was cut off or has left
     moved_house: bool = False  # attempts were taken over, and count above the limit
     probes: dict[tuple[str, str], tuple[Daemon, Attempt]] = field(default_factory=dict)
     circuits: dict[tuple[int, str, str], str] = field(default_factory=lambda: defaultdict(lambda: "closed"))
@@ -195,7 +196,7 @@ class Pair(Simulation):
         daemon.blow = None
         daemon.gate.close()
         self.met[kind] += 1
-        self.moved_house = True
+        self.blown = self.moved_house = True
         self._go_on(self._repair(daemon, kind))
 
     async def _repair(self, daemon: Daemon, kind: str) -> None:
@@ -270,7 +271,7 @@ class Pair(Simulation):
             await one.life.end(DRAIN_S)
 
     async def _drain(self, daemon: Daemon) -> None:
-        daemon.blow = None
+        daemon.blow, self.blown = None, True
         await daemon.life.end(DRAIN_S)
         daemon.gate.close()
         self._drop(daemon)
@@ -352,8 +353,10 @@ class Pair(Simulation):
 
     def _watch(self, daemon: Daemon, event: Event) -> None:
         match event:
-            case TasksTaken(silent=silent):
+            case TasksTaken(count=count, silent=silent):
                 self.met["takeover" if silent else "relief"] += 1
+                if silent and not self.blown:
+                    self.judge.blame("robbed", f"{daemon.name} took {count} tasks over, and everybody lives")
                 self.moved_house = True
             case Recovered(resumed=resumed, unknown=unknown) if resumed or unknown:
                 self.moved_house = True

@@ -49,7 +49,7 @@ def test_some_seeds_meet_every_cell_and_break_no_invariant():
 @pytest.mark.parametrize(
     ("store", "check"),
     [
-        (LivingRobbed, "bug"),
+        (LivingRobbed, "robbed"),
         (ProbeForEverybody, "I20 fleet"),
         (PlacesForEverybody, "places"),
         (EndingsUntold, "waiter"),
