@@ -21,7 +21,14 @@ CONNECT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 1.0
 IDLE_MAX_S = 60.0  # firewalls forget connections that are silent for minutes, and tell nobody
 # A daemon that stops in the midst of a transaction must not keep the others from their rows for long.
-SESSION = {"application_name": "pointsman", "lock_timeout": "2500", "idle_in_transaction_session_timeout": "4000"}
+SESSION = {
+    "application_name": "pointsman",
+    "lock_timeout": "2500",
+    "idle_in_transaction_session_timeout": "4000",
+    # Every statement has an index. A plan made while a table was empty would walk through it when it no longer is.
+    "enable_seqscan": "off",
+}
+PLANS_KEPT_S = 5  # the statistics of a new database change quickly
 PLACE = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:(?P<port>\d{1,5}))?")
 
 # The server or the way to it is in trouble.
@@ -73,7 +80,11 @@ class Line:
 async def connect(url: str, session: dict[str, str]) -> Any:
     """Make a connection on which an answer to a commit means that it is on disk, whatever the server is set to."""
     connection = await asyncpg.connect(
-        url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=session
+        url,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=COMMAND_TIMEOUT_S,
+        server_settings=session,
+        max_cached_statement_lifetime=PLANS_KEPT_S,
     )
     try:
         judge_version(connection.get_server_version().major)
