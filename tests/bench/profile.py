@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,11 +26,12 @@ def sampled(folder: Path, store: str, figure: Figure, pid: int) -> Iterator[None
     raw, table = folder / f"{name}.raw", folder / f"{name}.txt"
     words = ["--pid", str(pid), "--rate", str(SAMPLES_PER_S), "--format", "raw", "--threads", "--output", str(raw)]
     with pinned(find_places().others), (folder / "py-spy.log").open("ab") as log:
-        process = subprocess.Popen(["py-spy", "record", "--duration", "600", *words], stdout=log, stderr=log)
+        program = str(Path(sys.executable).with_name("py-spy"))
+        process = subprocess.Popen([program, "record", "--duration", "600", *words], stdout=log, stderr=log)
     try:
         yield
     finally:
-        process.send_signal(2)  # SIGINT: it writes what it has
+        process.send_signal(signal.SIGINT)  # it writes what it has
         process.wait(timeout=END_WITHIN_S)
     if raw.exists():
         table.write_text("\n".join(describe(raw.read_text().splitlines())) + "\n")

@@ -106,8 +106,8 @@ def await_line(process: subprocess.Popen[bytes], out: Path, find: Callable[[str]
         if found:
             return found
         if ended or time.monotonic() > until:
-            complaint = errors_of(out).read_text(errors="replace").strip()[-300:]
-            raise CannotMeasure(f"{Path(process.args[0]).name} does not start: {complaint}")  # type: ignore[index]
+            complaints = errors_of(out).read_text(errors="replace").strip().splitlines()
+            raise CannotMeasure(f"{out.stem} does not start: {complaints[-1] if complaints else 'it says nothing'}")
         time.sleep(LOOK_EVERY_S)
 
 

@@ -67,6 +67,20 @@ def test_a_line_holds_medians_and_compares_cpu_with_the_bare_proxy_of_its_yardst
     assert row.added_ms is None
 
 
+def test_a_ratio_is_taken_within_its_repetition():
+    costs = ((100.0, 200.0), (300.0, 600.0), (100.0, 800.0))  # bare and product: the machine was slow in the second
+    cells = [
+        replace(cell, repetition=n, cpu_us=cost)
+        for n, pair in enumerate(costs)
+        for cell, cost in zip((BARE, CELL), pair, strict=True)
+    ]
+
+    row = summarise(cells, Figure.SUBMIT, "sqlite", Figure.SUBMIT)
+
+    assert row is not None
+    assert (row.bare_cpu_us, row.cpu_us, row.cpu_ratio) == (100.0, 600.0, 0.5)
+
+
 def test_added_latency_is_what_lies_above_the_upstream_asked_directly():
     direct = replace(CELL, server="direct", cpu_us=None, p50_ms=0.5)
 
