@@ -81,10 +81,6 @@ LONE_POSTGRES_WHY = (
     "some twenty-five round trips follow one another, three of them commits of a millisecond. To come: begin, mark and "
     "statement of a verb in one message"
 )
-PLANS_WHY = (
-    "statements are planned while the tables are empty and kept: each later one reads a whole table or index (the "
-    "database's own CPU tells it), and the daemon waits for it. To come: plans that are made anew while tables grow"
-)
 
 # (figure, measure, store) -> why it is missed and what would mend it. An entry here keeps `make bench` from failing.
 EXPLAINED: Mapping[tuple[Figure, Measure, str], str] = {
@@ -96,7 +92,6 @@ EXPLAINED: Mapping[tuple[Figure, Measure, str], str] = {
     (Figure.LARGE, Measure.RATIO, "postgres"): LARGE_WHY,
     (Figure.LONE, Measure.ADDED_MS, "sqlite"): LONE_WHY,
     (Figure.LONE, Measure.ADDED_MS, "postgres"): LONE_POSTGRES_WHY,
-    (Figure.POLL, Measure.RATIO, "postgres"): PLANS_WHY,
 }
 
 
