@@ -210,6 +210,8 @@ class _Body:
         if announced is not None and announced > limit:
             raise self._overflow()
         self._room: bytearray | mmap.mmap = bytearray()
+        # Of a body of unknown length the heap would keep what was there before it turned out to be large.
+        self._heap_bytes = LARGE_BYTES if announced is None else PAGED_BYTES
         if announced is not None and announced > PAGED_BYTES:
             self._room = _map_pages(announced)
 
@@ -219,11 +221,11 @@ class _Body:
         if end > self._limit:
             raise self._overflow()
         if isinstance(self._room, bytearray):
-            if end <= PAGED_BYTES:
+            if end <= self._heap_bytes:
                 self._room += piece
                 self.size = end
                 return
-            pages = _map_pages(4 * PAGED_BYTES)
+            pages = _map_pages(4 * self._heap_bytes)
             pages[: self.size] = self._room
             self._room = pages
         while end > len(self._room):
