@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -135,7 +135,7 @@ class _Arriving:
         self._max_bytes = max_bytes
         self._deadline = deadline
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body in pieces; `FetchBroken` when it ends early, stalls, outlasts the time or outgrows the bound."""
         size = 0
         while True:

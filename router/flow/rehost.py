@@ -146,7 +146,7 @@ async def _fetch(source: _Source, url: str, timeout_s: float) -> Output:
                 raise _Failed(answer.detail, unusable=False)
             raise FetchBroken(answer.detail)
         digest = sha256()
-        async with aclosing(_gather(source, answer.chunks(), digest)) as pieces:
+        async with aclosing(answer.chunks()) as chunks, aclosing(_gather(source, chunks, digest)) as pieces:
             return await _copy(source, pieces, digest, announced=answer.length)
 
 
