@@ -15,7 +15,8 @@ import orjson
 from aiohttp import web
 
 from router.api.errors import Refusal, invalid, not_yet
-from router.provider import Kind, parse_size
+from router.geometry import parse_size
+from router.provider import Kind
 from router.task import Error, Preferences, Priority, nanos_of
 
 IMAGE_BODY_MAX = 1 << 20

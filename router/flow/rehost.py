@@ -243,6 +243,8 @@ async def _decode(source: _Source, digest: Digest) -> AsyncGenerator[bytes, None
 def _decode_piece(text: str, part: slice, carry: str, digest: Digest) -> tuple[bytes, str]:
     """Decode and hash `carry` and a part; return the bytes and the characters of a quantum that is cut."""
     chars, rest = carry + text[part], ""
+    if "-" in chars or "_" in chars:  # the URL-safe alphabet (google-gemini-image.md section 3)
+        chars = chars.replace("-", "+").replace("_", "/")
     if any(blank in chars for blank in "\n\r\t "):
         chars = "".join(chars.split())
     if part.stop >= len(text):

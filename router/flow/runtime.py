@@ -19,6 +19,7 @@ from router.events import Bus
 from router.flow.fleet import Fleet
 from router.flow.queue import Entry, Queue
 from router.policy.rules import Ruleset, Shape
+from router.provider import Role, Source
 from router.task import Task
 from router.world import Owner, Unavailable, World
 
@@ -28,6 +29,7 @@ STORE_PATIENCE_S = 900.0  # how long a result is held while the store is away (r
 STORE_RETRY_FIRST_S = 0.1
 STORE_RETRY_MAX_S = 5.0
 PROGRESS_KEPT = 20_000
+FILES = "files"  # the field of a task's input that lists its input files
 
 
 class Phase(StrEnum):
@@ -142,9 +144,19 @@ class Runtime:
             pause = min(2 * pause, STORE_RETRY_MAX_S)
 
 
+def files_of(task: Task) -> tuple[Source, ...]:
+    """Read the input files of a task out of its row (`api/uploads.py` says how they get there)."""
+    kept = task.input.get(FILES)
+    rows = kept if isinstance(kept, list) else []
+    return tuple(
+        Source(Role(row["role"]), row.get("key"), row.get("url"), row["content_type"], row.get("size")) for row in rows
+    )
+
+
 def shape_of(task: Task) -> Shape:
     """See a task as routing and pricing see it."""
     body = task.input
+    roles = [one.role for one in files_of(task)]
     size, quality, n, seconds, prompt = (body.get(name) for name in ("size", "quality", "n", "seconds", "prompt"))
     return Shape(
         kind=task.kind,
@@ -157,6 +169,8 @@ def shape_of(task: Task) -> Shape:
         priority=task.priority,
         surface=task.surface,
         metadata=task.metadata,
-        fields=frozenset(body),
+        fields=frozenset(body) - {FILES},
         prompt_chars=len(prompt) if isinstance(prompt, str) else 0,
+        images=roles.count(Role.IMAGE),
+        roles=frozenset(roles) - {Role.IMAGE},
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from enum import StrEnum
 
-from router.provider import Abilities, AdapterFacts, Kind
+from router.provider import Abilities, AdapterFacts, Kind, Role
 from router.task import Priority
 
 
@@ -252,7 +252,10 @@ class Ruleset:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of a request routing and pricing may look at. `size` and `quality` None: not said."""
+    """What of a request routing and pricing may look at. `size` and `quality` None: not said.
+
+    `images` counts the reference images, `roles` names what the other input files are for.
+    """
 
     kind: Kind
     model: str
@@ -266,3 +269,5 @@ class Shape:
     metadata: Mapping[str, str] = field(default_factory=dict)
     fields: frozenset[str] = frozenset()
     prompt_chars: int = 0
+    images: int = 0
+    roles: frozenset[Role] = frozenset()

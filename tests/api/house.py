@@ -22,6 +22,7 @@ from router.api.auth import hash_key
 from router.api.services import ReloadResult, Services
 from router.events import Bus
 from router.flow import life
+from router.geometry import Sizes
 from router.outcome import Billed, Fail, FailureKind, fail
 from router.policy.rules import (
     Breaker,
@@ -48,7 +49,6 @@ from router.provider import (
     Kind,
     Media,
     Polled,
-    Sizes,
     Submitted,
     Usage,
 )
