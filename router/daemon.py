@@ -283,7 +283,7 @@ async def _make_world(allow: FetchAllow, store: Store, vault: LocalVault, stack:
     async def offload(work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
-    wire = Wire(offload)
+    wire = Wire(offload, vault.read)
     stack.push_async_callback(wire.close)
     clock = WallClock()
     await vault.tidy(clock.now() - STALE_DOWNLOAD_MS)
@@ -291,6 +291,7 @@ async def _make_world(allow: FetchAllow, store: Store, vault: LocalVault, stack:
         clock=clock,
         dice=system_dice(),
         call=wire,
+        listen=wire.listen,
         fetch=GuardedFetcher(allow),
         store=store,
         vault=vault,

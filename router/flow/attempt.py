@@ -15,9 +15,10 @@ from typing import assert_never
 from router.events import AttemptAccepted, BytesStored, TaskProgressed
 from router.flow.fleet import Started
 from router.flow.rehost import Unfetchable, store_outputs
-from router.flow.runtime import Live, Phase, Runtime, shape_of
+from router.flow.runtime import FILES, Live, Phase, Runtime, copy_folder, files_of, shape_of
 from router.outcome import SUCCEEDED, Billed, Fail, FailureKind, fail
 from router.policy import price
+from router.policy.fit import FIELD_OF_ROLE
 from router.policy.route import Candidate, Plan
 from router.policy.rules import Provider, Target
 from router.provider import (
@@ -27,11 +28,13 @@ from router.provider import (
     Done,
     Handle,
     Job,
+    Media,
     Missing,
     Pending,
     Polled,
     Reply,
     Request,
+    Source,
     Submitted,
     Trouble,
     Usage,
@@ -43,6 +46,7 @@ POLL_MAX_S = 15.0
 POLL_GROWTH = 1.3
 POLL_REPLY_S = 30.0
 MISSING_BELIEVED = 3  # a job id unknown upstream is believed after three polls in a row (contract 6)
+INPUT_FETCH_S = 60.0
 STORE_RESULT_MIN_S = 60.0  # a paid result is fetched for at least this long, whatever is left of the timeout
 
 
@@ -105,6 +109,7 @@ def take_up(
     """Get everything in hand to drive an attempt, new or left by an earlier life."""
     fields = candidate.target.abilities.fields
     body = {name: value for name, value in task.input.items() if fields is None or name in fields}
+    body.pop(FILES, None)
     job = Job(
         attempt_key=attempt.attempt_key,
         kind=task.kind,
@@ -113,6 +118,7 @@ def take_up(
         base_url=attempt.base_url,
         credential=credential,
         now=runtime.now(),
+        files=files_of(task),
     )
     return Trial(
         attempt=attempt,
@@ -173,14 +179,43 @@ def _call_of(runtime: Runtime, trial: Trial, limit_s: float | None = None) -> Ca
 
 
 async def _submit(runtime: Runtime, trial: Trial) -> Submitted:
+    job = await _at_hand(runtime, trial)
+    if isinstance(job, Fail):
+        return job
     if runtime.draining or not runtime.holds(trial.live):
         raise NothingSent
     trial.live.phase = Phase.SUBMITTING
     runtime.world.mark("C3")
     try:
-        return await trial.adapter.submit(trial.job, _call_of(runtime, trial))
+        return await trial.adapter.submit(job, _call_of(runtime, trial))
     except Exception as bug:  # noqa: BLE001 - the one boundary where an adapter's exception becomes a value
         return fail(FailureKind.BUG, f"the adapter raised {type(bug).__name__}")
+
+
+async def _at_hand(runtime: Runtime, trial: Trial) -> Job | Fail:
+    """Fetch the input files that are named by URL, where the upstream does not do that itself; costs nothing."""
+    job = trial.job
+    if trial.target.abilities.takes_urls or all(one.key is not None for one in job.files):
+        return job
+    left = trial.deadline_s - asyncio.get_running_loop().time()
+    files: list[Source] = []
+    for at, source in enumerate(job.files):
+        if source.url is None:
+            files.append(source)
+            continue
+        stored = await store_outputs(
+            runtime.world,
+            (Media(url=source.url),),
+            key_prefix=copy_folder(trial.task, at),
+            allowed_origin=None,
+            timeout_s=min(INPUT_FETCH_S, left),
+        )
+        if isinstance(stored, Unfetchable):
+            detail = f"an input file could not be fetched: {stored.detail}"
+            return fail(FailureKind.BAD_REQUEST, detail, param=FIELD_OF_ROLE[source.role])
+        [copy] = stored
+        files.append(Source(source.role, copy.key, content_type=copy.content_type, size=copy.bytes))
+    return replace(job, files=tuple(files))
 
 
 async def _accept(runtime: Runtime, trial: Trial, attempt: Attempt, handle: Handle) -> Attempt:

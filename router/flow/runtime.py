@@ -153,6 +153,17 @@ def files_of(task: Task) -> tuple[Source, ...]:
     )
 
 
+async def remove_files(runtime: Runtime, task: Task) -> None:
+    """Remove the input files that are kept for a task, and our copies of those that it named by URL."""
+    for at, source in enumerate(files_of(task)):
+        await runtime.world.vault.delete(source.key or f"{copy_folder(task, at)}/0")
+
+
+def copy_folder(task: Task, at: int) -> str:
+    """Where the copy of an input file is kept that the task names by URL; it is the first output there."""
+    return f"{task.id}/in/{at}"
+
+
 def shape_of(task: Task) -> Shape:
     """See a task as routing and pricing see it."""
     body = task.input
