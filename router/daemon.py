@@ -171,7 +171,14 @@ async def _start(settings: Settings, log_stream: TextIO, stack: AsyncExitStack) 
     bus = Bus()
     bus.subscribe(log.read)
     keyring = await _open_keyring(settings, store, log)
-    life = await lives.begin(world, bus, loaded.rules, replica=settings.replica_id, time_scale=settings.time_scale)
+    life = await lives.begin(
+        world,
+        bus,
+        loaded.rules,
+        replica=settings.replica_id,
+        time_scale=settings.time_scale,
+        public_url=settings.public_url,
+    )
     stack.push_async_callback(_end_at_once, life)
     lag = LoopLag()
     metrics = Metrics(lambda: life.runtime.rules, lambda: read_levels(life, lag))

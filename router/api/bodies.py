@@ -82,15 +82,7 @@ class Submission:
 
 async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
     """Read a JSON object of at most `max_bytes` and `DEPTH_MAX` levels; 400 or 413 in the contract's form else."""
-    if (request.content_length or 0) > max_bytes:
-        raise too_large(max_bytes)
-    pieces, size = [], 0
-    async for piece in request.content.iter_chunked(1 << 16):
-        size += len(piece)
-        if size > max_bytes:
-            raise too_large(max_bytes)
-        pieces.append(piece)
-    raw = b"".join(pieces)
+    raw = await read_raw(request, max_bytes)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -101,6 +93,19 @@ async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
     if raw.count(b"{") + raw.count(b"[") >= DEPTH_MAX and depth_of(value) > DEPTH_MAX:
         invalid(None, f"The body is nested more than {DEPTH_MAX} levels deep.", code="invalid_json")
     return value
+
+
+async def read_raw(request: web.Request, max_bytes: int) -> bytes:
+    """Read a body of at most `max_bytes`; 413 in the contract's form else."""
+    if (request.content_length or 0) > max_bytes:
+        raise too_large(max_bytes)
+    pieces, size = [], 0
+    async for piece in request.content.iter_chunked(1 << 16):
+        size += len(piece)
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def too_large(max_bytes: int) -> Refusal:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import assert_never, cast
 
 from router.events import AttemptAccepted, BytesStored, TaskProgressed
 from router.flow.fleet import Started
@@ -22,6 +22,7 @@ from router.policy.fit import FIELD_OF_ROLE
 from router.policy.route import Candidate, Plan
 from router.policy.rules import Provider, Target
 from router.provider import (
+    Account,
     Adapter,
     Broken,
     Call,
@@ -32,6 +33,7 @@ from router.provider import (
     Missing,
     Pending,
     Polled,
+    Probing,
     Reply,
     Request,
     Source,
@@ -45,6 +47,7 @@ from router.world import Stale
 POLL_MAX_S = 15.0
 POLL_GROWTH = 1.3
 POLL_REPLY_S = 30.0
+PROBE_REPLY_S = 10.0
 MISSING_BELIEVED = 3  # a job id unknown upstream is believed after three polls in a row (contract 6)
 INPUT_FETCH_S = 60.0
 STORE_RESULT_MIN_S = 60.0  # a paid result is fetched for at least this long, whatever is left of the timeout
@@ -119,6 +122,7 @@ def take_up(
         credential=credential,
         now=runtime.now(),
         files=files_of(task),
+        callback_url=_callback_url(runtime, task, candidate.provider),
     )
     return Trial(
         attempt=attempt,
@@ -165,6 +169,30 @@ def orphan(runtime: Runtime, attempt: Attempt) -> Ended:
 
 
 # -- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _callback_url(runtime: Runtime, task: Task, provider: Provider) -> str | None:
+    """Where this attempt's upstream may wake us (`api/callbacks.py`); None where nothing could reach or verify it."""
+    if runtime.public_url is None or provider.webhook is None:
+        return None
+    return f"{runtime.public_url}/v1/callbacks/{provider.name}/{task.id}"
+
+
+async def probe(runtime: Runtime, candidate: Candidate, started: Started) -> Fail | None:
+    """Ask a provider that is just coming back for something free, before a task is tried on it; None: it may be."""
+    facts = candidate.provider.adapter
+    if not facts.probes:
+        return None
+    adapter = cast("Probing", runtime.world.adapter(facts.slug))
+    account = Account(candidate.provider.base_url, started.credential.secret, runtime.now())
+
+    async def call(request: Request) -> Reply | Broken:
+        return await runtime.world.call(request, PROBE_REPLY_S)
+
+    try:
+        return await adapter.probe(account, call)
+    except Exception:  # noqa: BLE001 - a probe that raises says nothing about the provider
+        return None
 
 
 def _call_of(runtime: Runtime, trial: Trial, limit_s: float | None = None) -> Call:

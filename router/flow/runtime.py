@@ -81,7 +81,10 @@ class Progress:
 
 @dataclass(slots=True)
 class Runtime:
-    """The shared parts. `time_scale` multiplies the waits between polls (1 in life, less against simulators)."""
+    """The shared parts. `time_scale` multiplies the waits between polls (1 in life, less against simulators).
+
+    `public_url` is where the world reaches us, None when nobody said.
+    """
 
     world: World
     bus: Bus
@@ -90,6 +93,7 @@ class Runtime:
     queue: Queue
     owner: Owner
     time_scale: float = 1.0
+    public_url: str | None = None
     draining: bool = False  # no attempt starts any more
     closing: bool = False  # nobody may be kept waiting any more
     replaced: bool = False  # another life has taken over: nothing that this one writes counts any more

@@ -68,6 +68,14 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """How a provider may wake us: what signs its webhooks, a shared `secret` or the keys published at `keys_url`."""
+
+    secret: str = field(default="", repr=False)
+    keys_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """An account at an upstream. No credential: the provider is an exclusion (`no_credential`), not an error."""
 
@@ -79,6 +87,7 @@ class Provider:
     rate: Rate | None = None
     breaker: Breaker = Breaker()
     retry_unknown: RetryUnknown | None = None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True)
