@@ -88,12 +88,13 @@ CODES: Mapping[str, Ruling] = {
     "no_provider_available": Ruling(FailureKind.OVERLOADED),
     "unavailable": Ruling(FailureKind.OVERLOADED),
 }
-# How a task that was accepted there ended; whatever is not here failed for the reasons of a provider.
+# How a task that was accepted there ended; whatever is not here failed for the reasons of a provider. An ending whose
+# outcome nobody knows is final: the key would only replay it, and another target might make the picture again.
 ENDINGS: Mapping[str, FailureKind] = {
     "content_refused": FailureKind.REFUSED,
     "invalid_request": FailureKind.BAD_REQUEST,
-    "provider_timeout": FailureKind.UNKNOWN,
-    "outcome_unknown": FailureKind.UNKNOWN,
+    "provider_timeout": FailureKind.RESULT_LOST,
+    "outcome_unknown": FailureKind.RESULT_LOST,
     "cancelled": FailureKind.CANCELLED,
 }
 

@@ -313,11 +313,15 @@ def test_a_history_permits_what_each_of_its_failures_permits(retry, providers, h
     assert set(reasons(made).values()) <= {"tried"}
 
 
-def test_a_used_up_retry_budget_bars_repeats_but_no_first_try():
+def test_a_used_up_retry_budget_delays_repeats_but_no_first_try():
     made = make_plan(fleet=Yard(worn=frozenset({"a", "b"})), history=(OVERLOADED,))
 
-    assert names(made) == ["b", "c"]
-    assert reasons(made) == {"a": "tried"}
+    assert [(one.target.name, one.ready_in_s, one.reason) for one in made.candidates] == [
+        ("b", 0.0, None),
+        ("c", 0.0, None),
+        ("a", 1.0, "repeats"),
+    ]
+    assert made.excluded == ()
 
 
 def test_a_provider_that_only_another_rule_names_still_lends_its_setting_to_its_attempts():
