@@ -234,7 +234,7 @@ async def test_a_key_must_be_there_and_must_be_the_one_that_is_set(upstream):
     assert next(iter(guarded.requests)).headers["authorization"] == "***"
 
 
-@pytest.mark.parametrize("path", ["/images/variations", "/videos"])
+@pytest.mark.parametrize("path", ["/images/variations", "/responses"])
 async def test_variations_and_unknown_paths_are_404_in_the_error_body(http, upstream, path):
     async with http.post(f"{upstream.base_url}{path}", json={}) as answer:
         assert (answer.status, (await answer.json())["error"]["type"]) == (404, "invalid_request_error")
