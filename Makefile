@@ -41,8 +41,8 @@ test: $(TESTS) ## every test, those with the SDKs too (ARGS='tests/flow -k queue
 	$(if $(ARGS),,@$(MAKE) --no-print-directory test-sdk)
 
 test-sdk: $(RUNS) $(foreach one,openai-1 openai-2 current,$(call SDK_READY,$(one))) ## the simulators against the official SDKs
-	$(call SDK_PYTEST,openai-1) tests/sdk/test_openai.py $(ARGS)
-	$(call SDK_PYTEST,openai-2) tests/sdk/test_openai.py $(ARGS)
+	$(call SDK_PYTEST,openai-1) tests/sdk/test_openai*.py $(ARGS)
+	$(call SDK_PYTEST,openai-2) tests/sdk/test_openai*.py $(ARGS)
 	$(call SDK_PYTEST,current) tests/sdk $(ARGS)
 
 test-sdk-ark: $(RUNS) $(call SDK_READY,ark) ## the simulator of Ark against its official SDK (not part of test)

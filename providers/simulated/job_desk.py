@@ -154,12 +154,15 @@ class JobDesk:
         turn_away: Callable[[Fault], web.Response],
         unknown: Callable[[str], web.Response],
         named: Callable[[str], str] = str,
+        shown: frozenset[FaultKind] | None = None,
     ) -> None:
+        """shown: what a submit can show here, if the seller's other desks can show more."""
         self._workshop = workshop
         self._gallery = gallery
         self._turn_away = turn_away
         self._unknown = unknown
         self._named = named
+        self._shown = shown
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
     @property
@@ -172,7 +175,7 @@ class JobDesk:
     ) -> web.StreamResponse:
         """Meet the dial, charge, begin, and answer with what `describe` says of the new job."""
         workshop = self._workshop
-        fault = workshop.dial.draw(Step.SUBMIT, model=order.model, prompt=order.prompt)
+        fault = workshop.dial.draw(Step.SUBMIT, model=order.model, prompt=order.prompt, shown=self._shown)
         workshop.describe(request, fault=fault)
         if fault is not None and fault.kind in TURNED_AWAY:
             return self._turn_away(fault)
@@ -226,6 +229,10 @@ class JobDesk:
         if fault is not None and kind is FaultKind.SLOW:
             await workshop.pause(fault.delay_s())
         return await self._deliver(request, {} if kind is FaultKind.EMPTY_DATA else describe(job), fault, 200)
+
+    def forget(self, job: Job) -> None:
+        """Know no more of a job, which may have ended; its work, if it goes on, is charged as ever."""
+        self._jobs.pop(job.id, None)
 
     def cancel(self, job: Job) -> bool:
         """Stop a job that has not ended; False when it had."""
