@@ -57,8 +57,9 @@ async def read_upload(request: web.Request) -> Upload | Invalid:
         return Invalid("We could not parse the JSON body of your request.", None, None)
     if not isinstance(fields, dict):
         return Invalid("The body must be a JSON object.", None, None)
-    pictures = fields.get("images")
-    return Upload(fields, len(pictures) if isinstance(pictures, list) else 0, fields.get("mask") is not None)
+    pictures = fields.get("images", fields.get("image"))
+    inputs = len(pictures) if isinstance(pictures, list) else int(pictures is not None)
+    return Upload(fields, inputs, fields.get("mask") is not None)
 
 
 async def _read_form(request: web.Request) -> Upload | Invalid:
