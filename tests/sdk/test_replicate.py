@@ -4,7 +4,6 @@ and errors. It never sits in the SDK's own wait loop: a test reloads a predictio
 
 import http.server
 import io
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -104,7 +103,7 @@ def test_a_prediction_whose_answer_was_lost_is_found_on_the_list(client, upstrea
 def test_a_file_of_an_input_is_uploaded_and_named_by_its_address(client, upstream):
     prediction = client.models.predictions.create(SDXL, {"prompt": "cat", "image": io.BytesIO(b"abc")})
     address = prediction.input["image"]
-    file = client.files.get(os.path.basename(address))
+    file = client.files.get(address.rpartition("/")[2])
 
     assert (file.size, file.urls["get"], [listed.id for listed in client.files.list()]) == (3, address, [file.id])
     assert client.files.delete(file.id)
