@@ -45,6 +45,7 @@ class FaultKind(StrEnum):
     HANG = "hang"
     DROP = "drop"
     GATEWAY_TIMEOUT = "gateway_timeout"
+    ERROR_AFTER = "error_after"
     REFUSAL = "refusal"
     CONTENT_MODERATED = "content_moderated"
     JOB_ERROR = "job_error"
@@ -81,6 +82,7 @@ MEANINGS: Mapping[FaultKind, str] = {
     FaultKind.HANG: "accepted and charged, and never answered",
     FaultKind.DROP: "accepted and charged, and the connection is cut at once",
     FaultKind.GATEWAY_TIMEOUT: "accepted and charged, and a proxy answers 504 as HTML",
+    FaultKind.ERROR_AFTER: "accepted and charged, and answered with a 500 all the same",
     FaultKind.REFUSAL: "content policy, in the provider's usual form (and at the provider's usual price)",
     FaultKind.CONTENT_MODERATED: "the job is accepted, its output is refused",
     FaultKind.JOB_ERROR: "the job is accepted and then fails",

@@ -71,10 +71,10 @@ async def read_upload(request: web.Request) -> Upload | Invalid:
     fields = await read_object(request)
     if isinstance(fields, Invalid):
         return fields
-    pictures = fields.get("images")
+    pictures = fields.get("images", fields.get("image"))
     return Upload(
         fields,
-        inputs=len(pictures) if isinstance(pictures, list) else 0,
+        inputs=len(pictures) if isinstance(pictures, list) else int(pictures is not None),
         mask=fields.get("mask") is not None,
         markup=fields.get("markup") is not None,
         reference=fields.get("input_reference") is not None,
