@@ -14,9 +14,10 @@ from typing import Any
 
 from providers.simulated.fal_errors import Failure, find_failure
 from providers.simulated.fal_order import FalOrder
-from providers.simulated.film import Film
+from providers.simulated.film import Film, PyAVMissingError
 from providers.simulated.job_desk import ENDED, Job, Stage
-from providers.simulated.picture import Painter, Picture
+from providers.simulated.painter import Painter
+from providers.simulated.picture import Picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,10 @@ async def _make_payload(job: Job, painter: Painter) -> dict[str, Any]:
     links = plan.black or job.links
     if order.video:
         video = {"url": job.origin + links[0], "content_type": "video/mp4", "file_name": "output.mp4"}
-        return {"video": video | {"file_size": len(await painter.paint(outputs[0]))}}
+        try:
+            return {"video": video | {"file_size": len(await painter.paint(outputs[0]))}}
+        except PyAVMissingError:  # the download says so
+            return {"video": video | {"file_size": None}}
     images = []
     for output, link in zip(outputs, links, strict=True):
         content_type, url = f"image/{order.format}", job.origin + link

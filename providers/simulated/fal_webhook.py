@@ -7,11 +7,12 @@ Source: the provider file of fal, section 4.
 
 import base64
 import hashlib
-import importlib
 import json
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from providers.simulated.courier import Courier, Parcel
 from providers.simulated.workshop import Workshop
@@ -25,14 +26,12 @@ PAUSES_S: Final = tuple(14.0 * 2**number for number in range(9))
 
 class Signer:
     """The signing keys of one account, made from the seed. Two are published, and the newer one, which signs, comes
-    last: a receiver has to try each. It needs the package `cryptography`, of the extra `simulators`.
+    last: a receiver has to try each.
     """
 
     def __init__(self, seed: int) -> None:
-        # Imported here, so that the other simulators start without it.
-        ed25519 = importlib.import_module("cryptography.hazmat.primitives.asymmetric.ed25519")
         earlier, current, foreign = (
-            ed25519.Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"fal/{seed}/{name}".encode()).digest())
+            Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"fal/{seed}/{name}".encode()).digest())
             for name in ("earlier", "current", "foreign")
         )
         self.user_id = str(uuid.UUID(bytes=hashlib.sha256(f"fal/{seed}/user".encode()).digest()[:16], version=4))
