@@ -241,7 +241,11 @@ class Simulator:
             price_usd=price,
             loss_usd=loss,
             failure=failure,
-            black=tuple(self._gallery.hang(output, _endpoint(request)) for output in outputs if moderated),
+            black=tuple(
+                self._gallery.hang(output, _endpoint(request), lifetime_s=_read_lifetime(request))
+                for output in outputs
+                if moderated
+            ),
             webhook_url=request.query.get("fal_webhook"),
         )
 
@@ -258,6 +262,7 @@ class Simulator:
             takes_s=0.0 if failure is not None and failure.own_timeout else takes_s,
             refusal_usd=plan.loss_usd,
             failure_usd=plan.loss_usd,
+            lifetime_s=_read_lifetime(request),
             asked={"plan": plan},
         )
         ending = fault
@@ -430,6 +435,18 @@ def _read_limit(request: web.Request) -> float | None:
     except ValueError:
         return None
     return limit_s if limit_s > 0 else None
+
+
+def _read_lifetime(request: web.Request) -> float | None:
+    # X-Fal-Object-Lifecycle-Preference: JSON; what it cannot be read for leaves the default.
+    try:
+        preference = json.loads(request.headers.get("X-Fal-Object-Lifecycle-Preference", "{}"))
+    except (ValueError, RecursionError):
+        return None
+    seconds = preference.get("expiration_duration_seconds") if isinstance(preference, dict) else None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < LINK_LIFETIME_S:
+        return None
+    return float(seconds)
 
 
 def _app(request: web.Request) -> str:

@@ -109,7 +109,7 @@ def read_fal_order(endpoint: str, body: Mapping[str, Any]) -> FalOrder | Failure
         case "megapixel":
             units = Decimal(count) * -(-width * height // MEGAPIXEL)
         case "second":
-            units = Decimal(str(seconds)) if video else Decimal(count)
+            units = Decimal(f"{seconds:g}") if video else Decimal(count)
     return FalOrder(
         endpoint=endpoint,
         prompt=prompt,

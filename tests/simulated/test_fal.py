@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import aiohttp
+import av
 import pytest
 from PIL import Image
 
@@ -81,7 +82,12 @@ async def test_a_video_model_answers_one_video_with_its_size(http, upstream):
     assert (status, set(result), result["video"]["content_type"]) == (200, {"video"}, "video/mp4")
     async with aiohttp.ClientSession() as anybody, anybody.get(result["video"]["url"]) as answer:
         content = await answer.read()
-    assert (len(content), content[4:8]) == (result["video"]["file_size"], b"ftyp")
+    assert len(content) == result["video"]["file_size"]
+    with av.open(io.BytesIO(content)) as film:
+        [stream] = film.streams.video
+        frames = sum(1 for _ in film.decode(stream))
+        assert (stream.width, stream.height, film.duration / av.time_base) == (360, 360, 2)
+        assert frames == stream.frames
     assert [(What.SUCCESS, Decimal("0.6068"))] == read_bill(upstream)
 
 
@@ -101,6 +107,21 @@ async def test_addresses_follow_the_host_that_the_request_came_to(http, upstream
         accepted = await answer.json()
 
     assert accepted["status_url"].startswith(f"http://localhost:{port}/fal-ai/flux/requests/")
+
+
+async def test_a_result_expires_where_the_caller_asks_for_it(http):
+    now_ms = [1_795_000_000_000]
+    headers = {"X-Fal-Object-Lifecycle-Preference": json.dumps({"expiration_duration_seconds": 3600})}
+    async with start("fal", options=Options(**QUICK, now_ms=lambda: now_ms[0])) as upstream:
+        links = [(await produce(http, upstream, headers=more))[1]["images"][0]["url"] for more in (headers, {})]
+        statuses = []
+        for passed_ms in (3600, 1):
+            now_ms[0] += passed_ms
+            for link in links:
+                async with http.get(link) as answer:
+                    statuses.append(answer.status)
+
+    assert statuses == [200, 200, 403, 200]
 
 
 async def test_a_direct_run_answers_the_result_itself(http, upstream):
