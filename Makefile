@@ -1,6 +1,6 @@
 # Pointsman. Each target creates what it needs in .venv, installs nothing twice, and needs only Python 3.11+ with venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test install check sim seen bench lock
+.PHONY: help demo test install check sim seen soak bench lock
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -47,6 +47,9 @@ sim: $(TESTS) ## the simulator of time on SEEDS= seeds
 seen: $(TESTS) ## show one promised sight with its figures, for example ID=spine.1
 	$(if $(ID),,$(error say which one: make seen ID=spine.1))
 	$(BIN)/python -m tests.seen $(ID) $(ARGS)
+
+soak: $(TESTS) ## 200 tasks for each adapter while its provider misbehaves (ARGS='fal --tasks 50' for less)
+	$(BIN)/python -m tests.providers.soak $(ARGS)
 
 bench: $(TESTS) ## what the daemon costs, beside a bare aiohttp proxy (about 5 minutes; ARGS=--short for half a minute)
 	$(BIN)/python -m tests.bench $(ARGS)
