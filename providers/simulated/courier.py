@@ -7,7 +7,7 @@ as a lost delivery is.
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from yarl import URL
 from providers.simulated.workshop import Workshop
 
 TIMEOUT_S: Final = 5.0
-"""How long one delivery may take, unscaled by design: it is the far side's time and not the provider's."""
+"""How long one delivery may take by itself, unscaled by design: it is the far side's time and not the provider's."""
 AT_ONCE: Final = 8
 """Deliveries under way at one time."""
 WAITING_MAX: Final = 10_000
@@ -27,7 +27,8 @@ WAITING_MAX: Final = 10_000
 @dataclass(frozen=True, slots=True)
 class Parcel:
     """One event. body: sent as it is, and as it was signed. pauses_s: unscaled seconds before each further try after a
-    delivery that was not answered with 2xx; none means a single try. copies: how often it is delivered.
+    delivery that was not answered with 2xx; none means a single try. copies: how often it is delivered. stamp: headers
+    made anew for each delivery, where a signature holds for a while only. timeout_s: how long the far side may take.
     """
 
     url: str
@@ -35,6 +36,8 @@ class Parcel:
     body: bytes
     pauses_s: tuple[float, ...] = ()
     copies: int = 1
+    stamp: Callable[[], Mapping[str, str]] = dict
+    timeout_s: float = TIMEOUT_S
 
 
 class Courier:
@@ -74,11 +77,14 @@ class Courier:
 
     async def _try(self, parcel: Parcel) -> bool:
         taken = True
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=parcel.timeout_s)) as session:
             for _ in range(parcel.copies):
                 try:
                     async with session.post(
-                        parcel.url, data=parcel.body, headers=parcel.headers, allow_redirects=False
+                        parcel.url,
+                        data=parcel.body,
+                        headers={**parcel.headers, **parcel.stamp()},
+                        allow_redirects=False,
                     ) as answer:
                         taken = taken and 200 <= answer.status < 300
                 except (aiohttp.ClientError, TimeoutError):

@@ -95,7 +95,8 @@ class JobOrder:
     outputs: what is made, in order. waits_s, takes_s: unscaled seconds in the queue and at work. refusal_usd,
     failure_usd, cancel_usd: what is charged for those endings. pays_on_success: nothing is charged before the job has
     succeeded, where other sellers charge at acceptance. deadline_s: unscaled seconds after which the seller cancels the
-    job by itself, None for never. asked: the request's own fields, for the seller's bodies.
+    job by itself, None for never. lifetime_s: unscaled seconds that its links live, None for the gallery's own. asked:
+    the request's own fields, for the seller's bodies.
     """
 
     model: str
@@ -109,6 +110,7 @@ class JobOrder:
     cancel_usd: Decimal = NOTHING
     pays_on_success: bool = False
     deadline_s: float | None = None
+    lifetime_s: float | None = None
     asked: Body = field(default_factory=dict)
 
 
@@ -290,7 +292,10 @@ class JobDesk:
                 bill.end(job.entry, What.FAILURE, order.failure_usd)
             case _:
                 spoilt = kind is FaultKind.WRONG_MAGIC
-                job.links = tuple(self._gallery.hang(output, order.model, spoilt=spoilt) for output in order.outputs)
+                job.links = tuple(
+                    self._gallery.hang(output, order.model, spoilt=spoilt, lifetime_s=order.lifetime_s)
+                    for output in order.outputs
+                )
                 job.stage = Stage.SUCCEEDED
                 silent = kind in (FaultKind.HANG, FaultKind.GATEWAY_TIMEOUT, FaultKind.ERROR_AFTER)
                 late = kind is FaultKind.LATE and bill.abandoned(job.entry)
