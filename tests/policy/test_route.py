@@ -185,8 +185,22 @@ def test_the_round_begins_with_the_target_that_was_tried_least():
         ({"rules": ruleset(rule(replace(A, abilities=replace(A.abilities, max_n=0)), B))}, "count"),
         (
             {
+                "rules": ruleset(rule(replace(A, abilities=replace(A.abilities, seconds=frozenset({4}))), B)),
+                "shape": replace(PICTURE, seconds=5),
+            },
+            "seconds",
+        ),
+        (
+            {
+                "rules": ruleset(rule(A, replace(B, abilities=replace(B.abilities, max_images=1)))),
+                "shape": replace(PICTURE, images=1),
+            },
+            "input",
+        ),
+        (
+            {
                 "rules": ruleset(rule(replace(A, abilities=SIZELESS), B)),
-                "shape": replace(PICTURE, size=None, fields=frozenset({"mask"})),
+                "shape": replace(PICTURE, size=None, fields=frozenset({"seconds"})),
             },
             "unsupported",
         ),
