@@ -1,8 +1,9 @@
 """The life of an accepted job at a seller that answers at once and is asked again later.
 
-A paid request is met by the dial, accepted on the bill and worked on for its time, whoever still listens; polls show the
-stage that the work is in, a cancel stops what has not ended. What differs between sellers (ids, bodies, error words)
-stands in the seller's module: it gives the desk functions that describe a job. It shares no code with any adapter.
+A paid request is met by the dial, accepted on the bill and worked on for its time, whoever still listens; polls show
+the stage that the work is in, a cancel stops what has not ended. What differs between sellers (ids, bodies, error
+words) stands in the seller's module: it gives the desk functions that describe a job. It shares no code with any
+adapter.
 """
 
 import asyncio
