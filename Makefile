@@ -54,8 +54,8 @@ bench: $(TESTS) ## what the daemon costs, beside a bare aiohttp proxy (about 5 m
 lock: ## make the requirements files anew from pyproject.toml (needs uv)
 	$(UV) lock --upgrade --quiet
 	$(EXPORT) --group build --output-file requirements.lock
-	$(EXPORT) --group build --extra simulators --output-file requirements-demo.lock
-	$(EXPORT) --group build --extra simulators --group dev --output-file requirements-dev.lock
+	$(EXPORT) --group build --extra simulators --extra video --output-file requirements-demo.lock
+	$(EXPORT) --group build --extra simulators --extra video --group dev --output-file requirements-dev.lock
 
 $(MADE):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer: make PYTHON=...")'

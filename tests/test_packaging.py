@@ -62,11 +62,12 @@ def test_every_direct_dependency_is_in_the_running_lock_and_the_tools_of_the_ins
 
 def test_the_larger_locks_hold_the_smaller_ones_at_the_same_versions():
     runs, demo, dev = (read_versions(lock) for lock in LOCKS)
-    simulators = {normalise(entry) for entry in PROJECT["project"]["optional-dependencies"]["simulators"]}
+    extras = PROJECT["project"]["optional-dependencies"]
+    drawing = {normalise(entry) for entry in [*extras["simulators"], *extras["video"]]}
     tools = {normalise(entry) for entry in PROJECT["dependency-groups"]["dev"]}
 
     assert runs.items() <= demo.items() <= dev.items()
-    assert simulators == set(demo) - set(runs)
+    assert drawing == set(demo) - set(runs)
     assert tools <= set(dev)
 
 
