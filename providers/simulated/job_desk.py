@@ -114,7 +114,8 @@ class Job:
     """One accepted job. `entry` is its id on the bill, `id` its name at the seller; instants are ms since the epoch.
 
     links: addresses of the results without the origin, once it has succeeded. `began_ms` and `ended_ms` are None
-    before those instants. `begun_s` and `busy_s` are the loop's time and scaled seconds, for `progress`.
+    before those instants. `begun_s` and `busy_s` are the loop's time and scaled seconds, for `progress`. word: that of
+    the dial's row which the order met.
     """
 
     entry: str
@@ -130,6 +131,7 @@ class Job:
     links: tuple[str, ...] = ()
     hidden_polls: int = 0
     lost: bool = False
+    word: str | None = None
     work: "asyncio.Task[None] | None" = None
 
     @property
@@ -196,6 +198,7 @@ class JobDesk:
             busy_s=(order.waits_s + order.takes_s + slow_s) * workshop.options.time_scale,
             hidden_polls=fault.polls if fault and kind is FaultKind.TASK_NOT_FOUND else 0,
             lost=kind is FaultKind.LOST,
+            word=fault.word if fault else None,
         )
         self._jobs[job.id] = job
         if len(self._jobs) > JOBS_KEPT:
