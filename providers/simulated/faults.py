@@ -48,6 +48,7 @@ class FaultKind(StrEnum):
     ERROR_AFTER = "error_after"
     REFUSAL = "refusal"
     CONTENT_MODERATED = "content_moderated"
+    TEXT_ONLY = "text_only"
     JOB_ERROR = "job_error"
     TASK_NOT_FOUND = "task_not_found"
     LOST = "lost"
@@ -81,10 +82,11 @@ MEANINGS: Mapping[FaultKind, str] = {
     FaultKind.LATE: "the job succeeds and is charged, the answer comes `seconds` late: later than the client waits",
     FaultKind.HANG: "accepted and charged, and never answered",
     FaultKind.DROP: "accepted and charged, and the connection is cut at once",
-    FaultKind.GATEWAY_TIMEOUT: "accepted and charged, and a proxy answers 504 as HTML",
+    FaultKind.GATEWAY_TIMEOUT: "accepted and charged, and answered with 504: a proxy's HTML, or the vendor's words",
     FaultKind.ERROR_AFTER: "accepted and charged, and answered with a 500 all the same",
     FaultKind.REFUSAL: "content policy, in the provider's usual form (and at the provider's usual price)",
     FaultKind.CONTENT_MODERATED: "the job is accepted, its output is refused",
+    FaultKind.TEXT_ONLY: "200 as if all was well, with an explanation in place of the picture",
     FaultKind.JOB_ERROR: "the job is accepted and then fails",
     FaultKind.TASK_NOT_FOUND: "the first `polls` polls of the job do not know it yet",
     FaultKind.LOST: "the job is accepted, and no poll ever knows it",
@@ -133,7 +135,8 @@ class Fault:
     model, prompt: a text that must occur in the request's model or prompt. at: the step; None takes the first step of
     the life at which the simulator offers the kind. seconds: for slow, late and endless, multiplied by the time
     scale. retry_after_s: the header of 429 and 503, sent as it is. polls: for task_not_found. param: for
-    unsupported_parameter.
+    unsupported_parameter. word: the provider's own word (or text) for a kind that it shows in several forms; its
+    module says which it knows, None takes the usual one.
     """
 
     kind: FaultKind
@@ -146,6 +149,7 @@ class Fault:
     retry_after_s: float | None = None
     polls: int = 2
     param: str = "size"
+    word: str | None = None
 
     def delay_s(self) -> float:
         """The delay of this row in unscaled seconds; 0.0 for kinds that have none."""
@@ -262,7 +266,7 @@ def fault_json(fault: Fault) -> dict[str, Any]:
 
 
 _NUMBERS = {"share": float, "first": int, "seconds": float, "retry_after_s": float, "polls": int}
-_TEXTS = ("model", "prompt", "param")
+_TEXTS = ("model", "prompt", "param", "word")
 
 
 def _parse_row(row: object, where: str) -> Fault | FaultProblem:

@@ -119,8 +119,8 @@ class Job:
     """One accepted job. `entry` is its id on the bill, `id` its name at the seller; instants are ms since the epoch.
 
     links: addresses of the results without the origin, once it has succeeded. `began_ms` and `ended_ms` are None
-    before those instants. `begun_s` and `busy_s` are the loop's time and scaled seconds, for `progress`. fault: what it
-    met at its acceptance; overdue: cancelled by its deadline.
+    before those instants. `begun_s` and `busy_s` are the loop's time and scaled seconds, for `progress`. fault, word:
+    what it met at its acceptance, and the word of that row; overdue: cancelled by its deadline.
     """
 
     entry: str
@@ -138,6 +138,7 @@ class Job:
     lost: bool = False
     fault: FaultKind | None = None
     overdue: bool = False
+    word: str | None = None
     work: "asyncio.Task[None] | None" = None
 
     @property
@@ -217,6 +218,7 @@ class JobDesk:
             hidden_polls=fault.polls if fault and kind is FaultKind.TASK_NOT_FOUND else 0,
             lost=kind is FaultKind.LOST,
             fault=kind,
+            word=fault.word if fault else None,
         )
         self._jobs[job.id] = job
         if len(self._jobs) > JOBS_KEPT:
