@@ -40,9 +40,10 @@ test: $(TESTS) ## every test, those with the SDKs too (ARGS='tests/flow -k queue
 	$(BIN)/python -m pytest $(ARGS)
 	$(if $(ARGS),,@$(MAKE) --no-print-directory test-sdk)
 
-test-sdk: $(RUNS) $(foreach one,openai-1 openai-2 current,$(call SDK_READY,$(one))) ## the simulators against the official SDKs
+test-sdk: $(RUNS) $(foreach one,openai-1 openai-2 google-2 current,$(call SDK_READY,$(one))) ## the simulators against the official SDKs
 	$(call SDK_PYTEST,openai-1) tests/sdk/test_openai*.py $(ARGS)
 	$(call SDK_PYTEST,openai-2) tests/sdk/test_openai*.py $(ARGS)
+	$(call SDK_PYTEST,google-2) tests/sdk/test_google.py tests/sdk/google2 $(ARGS)
 	$(call SDK_PYTEST,current) tests/sdk $(ARGS)
 
 test-sdk-ark: $(RUNS) $(call SDK_READY,ark) ## the simulator of Ark against its official SDK (not part of test)
@@ -74,7 +75,7 @@ lock: ## make the requirements files anew from pyproject.toml (needs uv)
 	$(EXPORT) --group build --output-file requirements.lock
 	$(EXPORT) --group build --extra simulators --extra video --output-file requirements-demo.lock
 	$(EXPORT) --group build --extra simulators --extra video --group dev --output-file requirements-dev.lock
-	for name in current openai-2 openai-1 ark; do \
+	for name in current openai-2 openai-1 google-2 ark; do \
 	  $(SDK_COMPILE) --output-file tests/sdk/$$name.lock tests/sdk/$$name.in > /dev/null || exit 1; \
 	done
 

@@ -15,7 +15,7 @@ import router
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = ["requirements.lock", "requirements-demo.lock", "requirements-dev.lock"]
-SDK_LOCKS = [f"tests/sdk/{name}.lock" for name in ("openai-1", "openai-2", "current", "ark")]
+SDK_LOCKS = [f"tests/sdk/{name}.lock" for name in ("openai-1", "openai-2", "current", "google-2", "ark")]
 PIN = re.compile(
     r"^(?P<name>[a-z0-9-]+)==(?P<version>[^ ;\\]+)(?: ; [^\\]+?)?(?P<hashes>(?: --hash=sha256:[0-9a-f]{64})*)$"
 )
@@ -83,6 +83,12 @@ def test_the_sdk_of_openai_is_tried_in_each_of_its_major_versions():
     majors = [read_versions(lock)["openai"].split(".")[0] for lock in SDK_LOCKS[:3]]
 
     assert majors == ["1", "2", "3"]
+
+
+def test_the_sdk_of_google_is_tried_in_the_last_major_version_that_orders_films_and_in_the_newest():
+    versions = [read_versions(f"tests/sdk/{name}.lock")["google-genai"] for name in ("google-2", "current")]
+
+    assert [version.split(".")[0] for version in versions] == ["2", "3"]
 
 
 def test_the_version_is_the_same_in_the_package_and_in_the_project():

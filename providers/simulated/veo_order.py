@@ -15,6 +15,7 @@ from providers.simulated.google_inline import find_flaw, pick
 from providers.simulated.google_status import Invalid
 
 REFERENCES_MAX = 3
+_ASSET = ("asset", "ASSET")  # the file prints the one, the official SDK sends the other
 _SHORT_SIDES = {"720p": 720, "1080p": 1080, "4k": 2160}
 
 
@@ -131,7 +132,7 @@ def _read_instance(instance: Mapping[str, Any]) -> tuple[str, bool]:
             raise _InvalidError(f"instances[0].referenceImages: at most {REFERENCES_MAX}")
         for index, reference in enumerate(references):
             where = f"instances[0].referenceImages[{index}]"
-            if not isinstance(reference, dict) or pick(reference, "referenceType") != "asset":
+            if not isinstance(reference, dict) or pick(reference, "referenceType") not in _ASSET:
                 raise _InvalidError(f"{where}.referenceType: must be asset")
             _check_picture(reference.get("image"), f"{where}.image")
     return prompt or "", bool(references)

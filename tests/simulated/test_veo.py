@@ -269,7 +269,7 @@ async def test_frames_references_and_films_to_extend_are_taken(http, upstream):
     orders = [
         ask(prompt=None, image=carry()),
         ask(image=inline, lastFrame=carry()),
-        ask(referenceImages=[reference] * 3),
+        ask(referenceImages=[reference, reference, reference | {"referenceType": "ASSET"}]),
         ask(prompt=None, video={"uri": f"{upstream.base_url}/v1beta/files/abc:download?alt=media"}),
     ]
 
