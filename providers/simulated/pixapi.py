@@ -40,6 +40,8 @@ VEO_FAST_CREDITS = Decimal(2)
 UNLISTED_CREDITS = Decimal("1.5")
 """One picture or film of any other model, as the printed task of sora-2."""
 
+SIDE_MAX = 4096
+
 _WORDS: Mapping[int, str] = {
     400: "invalid_request_error",
     401: "unauthorized",
@@ -198,8 +200,8 @@ class Simulator:
             return self._error(404, f"model {model} not found")
         size = fields.get("size", "1280x720")
         found = re.fullmatch(r"([1-9][0-9]{1,3})x([1-9][0-9]{1,3})", size) if isinstance(size, str) else None
-        if found is None or int(found[1]) % 2 or int(found[2]) % 2:
-            return self._error(400, "size must be WIDTHxHEIGHT with even numbers")
+        if found is None or int(found[1]) % 2 or int(found[2]) % 2 or max(int(found[1]), int(found[2])) > SIDE_MAX:
+            return self._error(400, f"size must be WIDTHxHEIGHT with even numbers up to {SIDE_MAX}")
         duration = fields.get("duration", 5)
         if isinstance(duration, bool) or not isinstance(duration, int | float) or not 1 <= duration <= 60:
             return self._error(400, "duration must be 1 to 60 seconds")
