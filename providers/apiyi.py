@@ -15,6 +15,7 @@ from typing import Any
 from providers.formats import failures, openai_images
 from providers.formats.failures import Dialect, Ruling, Said
 from router import outcome
+from router.geometry import Sizes
 from router.outcome import Billed, Ejects, Fail, FailureKind
 from router.provider import (
     Abilities,
@@ -26,7 +27,6 @@ from router.provider import (
     Job,
     Missing,
     Polled,
-    Sizes,
     Submitted,
     Usage,
     rest_asked,

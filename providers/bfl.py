@@ -17,6 +17,7 @@ from urllib.parse import quote
 from providers.formats import addresses, failures
 from providers.formats.failures import Dialect, Said, as_object, as_text
 from router import outcome
+from router.geometry import Sizes, parse_size
 from router.outcome import Billed, Fail, FailureKind
 from router.provider import (
     REST_MAX_S,
@@ -34,11 +35,9 @@ from router.provider import (
     Polled,
     Reply,
     Request,
-    Sizes,
     Submitted,
     Trouble,
     Usage,
-    parse_size,
     rest_asked,
 )
 from router.task import NANOS_MAX

@@ -171,7 +171,14 @@ async def _start(settings: Settings, log_stream: TextIO, stack: AsyncExitStack) 
     bus = Bus()
     bus.subscribe(log.read)
     keyring = await _open_keyring(settings, store, log)
-    life = await lives.begin(world, bus, loaded.rules, replica=settings.replica_id, time_scale=settings.time_scale)
+    life = await lives.begin(
+        world,
+        bus,
+        loaded.rules,
+        replica=settings.replica_id,
+        time_scale=settings.time_scale,
+        public_url=settings.public_url,
+    )
     stack.push_async_callback(_end_at_once, life)
     lag = LoopLag()
     metrics = Metrics(lambda: life.runtime.rules, lambda: read_levels(life, lag))
@@ -283,7 +290,7 @@ async def _make_world(allow: FetchAllow, store: Store, vault: LocalVault, stack:
     async def offload(work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
-    wire = Wire(offload)
+    wire = Wire(offload, vault.read)
     stack.push_async_callback(wire.close)
     clock = WallClock()
     await vault.tidy(clock.now() - STALE_DOWNLOAD_MS)
@@ -291,6 +298,7 @@ async def _make_world(allow: FetchAllow, store: Store, vault: LocalVault, stack:
         clock=clock,
         dice=system_dice(),
         call=wire,
+        listen=wire.listen,
         fetch=GuardedFetcher(allow),
         store=store,
         vault=vault,

@@ -3,7 +3,8 @@
 Owns the judgement of such URLs and the guarded fetch (reliability-security section 7). The guard stands where it cannot
 be talked round: at the moment of connecting, on the address itself, for every hop. Names, literal addresses in any
 spelling and rebinding resolvers all end there. Redirects are followed by hand, each one judged anew. Nothing of ours is
-sent along: no credentials, no cookies, no proxy; and no word of an answer gets into an error. Each connection is used
+sent along: no cookies, no proxy, and a provider's key only to that provider's own origin; and no word of an answer gets
+into an error. Each connection is used
 once, since a pooled one was judged for another URL. Knows nothing of media types, tasks or stores. Floor 3.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -22,7 +23,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import aiohttp
 from yarl import URL
 
-from router.world import FetchBroken, Fetched, FetchFailed
+from router.world import NO_HEADERS, FetchBroken, Fetched, FetchFailed
 
 URL_MAX_CHARS = 2048
 REDIRECTS_MAX = 3
@@ -56,7 +57,7 @@ class GuardedFetcher:
 
     @asynccontextmanager
     async def open(
-        self, url: str, allowed_origin: str | None, timeout_s: float
+        self, url: str, allowed_origin: str | None, timeout_s: float, headers: Mapping[str, str] = NO_HEADERS
     ) -> AsyncIterator[Fetched | FetchFailed]:
         """Connect, follow redirects and read the head; the body is bounded by the same `timeout_s`."""
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -64,20 +65,21 @@ class GuardedFetcher:
             try:
                 async with asyncio.timeout_at(deadline):
                     await stack.enter_async_context(self._room)
-                    answer = await self._follow(stack, url, allowed_origin, deadline)
+                    answer = await self._follow(stack, url, allowed_origin, deadline, headers)
             except TimeoutError:
                 answer = FetchFailed("timed out before an answer", gone=False)
             yield answer
 
     async def _follow(
-        self, stack: AsyncExitStack, url: str, allowed_origin: str | None, deadline: float
+        self, stack: AsyncExitStack, url: str, allowed_origin: str | None, deadline: float, headers: Mapping[str, str]
     ) -> Fetched | FetchFailed:
         for _ in range(1 + REDIRECTS_MAX):
             aim = judge(url, self._allow, allowed_origin)
             if isinstance(aim, Refusal):
                 return FetchFailed(f"refused: {aim.reason}", gone=True)
             async with AsyncExitStack() as hop:
-                response = await self._get(hop, aim)
+                own = allowed_origin is not None and _origin_of(aim.url) == _origin_of(URL(allowed_origin))
+                response = await self._get(hop, aim, headers if own else NO_HEADERS)
                 if isinstance(response, FetchFailed):
                     return response
                 if response.status not in _REDIRECTS:
@@ -89,7 +91,9 @@ class GuardedFetcher:
                 url = target
         return FetchFailed(f"refused: more than {REDIRECTS_MAX} redirects", gone=True)
 
-    async def _get(self, hop: AsyncExitStack, aim: Aim) -> aiohttp.ClientResponse | FetchFailed:
+    async def _get(
+        self, hop: AsyncExitStack, aim: Aim, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse | FetchFailed:
         guard = partial(_make_guarded_socket, aim.reach, self._allow)
         session = await hop.enter_async_context(
             aiohttp.ClientSession(
@@ -103,7 +107,7 @@ class GuardedFetcher:
             )
         )
         try:
-            return await hop.enter_async_context(session.get(aim.url, allow_redirects=False))
+            return await hop.enter_async_context(session.get(aim.url, headers=headers, allow_redirects=False))
         except aiohttp.ClientConnectorError as broken:
             if isinstance(broken.os_error, _AddressRefused):
                 return FetchFailed("refused: not a public address", gone=True)

@@ -15,10 +15,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random, SystemRandom
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
-from router.provider import Adapter, Broken, Handle, Reply, Request
+from router.provider import Adapter, Broken, Handle, Reply, Request, Stream
 from router.task import Attempt, Move, State, Task
 
 T = TypeVar("T")
@@ -383,13 +384,19 @@ class FetchBroken(Exception):  # noqa: N818 - it names what happened
     """The body of a fetch did not arrive whole."""
 
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
 class Fetcher(Protocol):
     """The one way to reach a URL that somebody else chose (reliability-security section 7)."""
 
     def open(
-        self, url: str, allowed_origin: str | None, timeout_s: float
+        self, url: str, allowed_origin: str | None, timeout_s: float, headers: Mapping[str, str] = NO_HEADERS
     ) -> AbstractAsyncContextManager[Fetched | FetchFailed]:
-        """Connect and read the head. `allowed_origin` (scheme://host:port), the provider's own, may be private."""
+        """Connect and read the head. `allowed_origin` (scheme://host:port), the provider's own, may be private.
+
+        `headers` go to that origin alone, also after redirects.
+        """
 
 
 # -- the world ------------------------------------------------------------------------------------------------------
@@ -400,6 +407,15 @@ class Caller(Protocol):
 
     async def __call__(self, request: Request, timeout_s: float) -> Reply | Broken:
         """Make one exchange, whole within the timeout, with no retry of its own."""
+
+
+class Listener(Protocol):
+    """Provider HTTP whose answer is a stream."""
+
+    def __call__(
+        self, request: Request, timeout_s: float, idle_s: float
+    ) -> AbstractAsyncContextManager[Stream | Reply | Broken]:
+        """Make one exchange; the whole within `timeout_s`, never longer than `idle_s` without a word."""
 
 
 class Offload(Protocol):
@@ -419,6 +435,7 @@ class World:
     clock: Clock
     dice: Callable[[str], Random]
     call: Caller
+    listen: Listener
     fetch: Fetcher
     store: Store
     vault: Vault

@@ -132,6 +132,21 @@ async def test_a_relative_redirect_is_followed_without_cookies():
     assert b"session" not in peer.requests[1]
 
 
+async def test_a_key_goes_to_the_providers_own_origin_and_not_with_a_redirect_to_another():
+    async with serve(answering(http(b"here"))) as elsewhere:
+        moved = http(status="302 Found", headers=f"Location: {elsewhere.url}/c\r\n")
+        async with serve(answering(moved)) as own:
+            fetcher = GuardedFetcher(allow("127.0.0.0/8"))
+            headers = {"Authorization": f"Bearer {SECRET}"}
+            async with fetcher.open(f"{own.url}/a", own.url, 30, headers) as answer:
+                assert b"".join([chunk async for chunk in answer.chunks()]) == b"here"
+            async with fetcher.open(f"{elsewhere.url}/d", own.url, 30, headers) as answer:
+                assert b"".join([chunk async for chunk in answer.chunks()]) == b"here"
+
+    assert SECRET.encode() in own.requests[0]
+    assert [SECRET.encode() in request for request in elsewhere.requests] == [False, False]
+
+
 @pytest.mark.parametrize(("hops", "arrives"), [(3, True), (4, False)])
 async def test_three_redirects_are_followed_and_no_more(hops, arrives):
     async def script(request, writer):

@@ -22,6 +22,7 @@ from tests.loopback import answering, find_closed_port, http, reset, serve
 from tests.waiting import poll_until
 
 SECRET = "sk-secret-canary"
+NO_FILES = {}
 HEADERS = {"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET}
 
 
@@ -30,8 +31,11 @@ async def inline(work):
 
 
 @asynccontextmanager
-async def wired(offload=inline, **limits):
-    wire = Wire(offload, **limits)
+async def wired(offload=inline, files=NO_FILES, **limits):
+    async def read_file(key):
+        return files[key]
+
+    wire = Wire(offload, read_file, **limits)
     try:
         yield wire
     finally:

@@ -64,8 +64,9 @@ async def weigh(count: int, url: str, folder: Path) -> None:
     async def offload(work):
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
-    wire, vault = Wire(offload), LocalVault(folder)
-    world = World(WallClock(), seeded_dice(1), wire, None, None, vault, offload, None)  # type: ignore[arg-type]
+    vault = LocalVault(folder)
+    wire = Wire(offload, vault.read)
+    world = World(WallClock(), seeded_dice(1), wire, wire.listen, None, None, vault, offload, None)  # type: ignore[arg-type]
 
     async def ask(number: int) -> int:
         reply = await wire(Request("POST", url, {}, {"prompt": "a cat"}, max_reply_bytes=64 << 20), 120)

@@ -21,8 +21,9 @@ from providers.formats.failures import (
     read_detail,
     read_foreign,
 )
+from router.geometry import Sizes
 from router.outcome import FailureKind
-from router.provider import Abilities, Job, Kind, Media, Request, Sizes, Usage
+from router.provider import Abilities, Job, Kind, Media, Request, Usage
 
 GENERATES = frozenset({Kind.IMAGE_GENERATION})
 REPLY_BYTES_PER_OUTPUT = 32 << 20  # a picture of 64 MiB is not base64 that anybody sends; 32 MiB x n + 32 MiB in all

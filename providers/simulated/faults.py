@@ -8,7 +8,7 @@ hits is carried out.
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -57,9 +57,12 @@ class FaultKind(StrEnum):
     WRONG_MAGIC = "wrong_magic"
     EMPTY_DATA = "empty_data"
     STREAM_ERROR = "stream_error"
+    UNFINISHED = "unfinished"
+    RAGGED = "ragged"
     TRUNCATED = "truncated"
     ENDLESS = "endless"
     FLOOD = "flood"
+    REDIRECTED = "redirected"
 
 
 MEANINGS: Mapping[FaultKind, str] = {
@@ -90,10 +93,13 @@ MEANINGS: Mapping[FaultKind, str] = {
     FaultKind.GARBAGE_BASE64: "b64_json that is not base64",
     FaultKind.WRONG_MAGIC: "the picture's bytes are text",
     FaultKind.EMPTY_DATA: "200 without any picture in it",
-    FaultKind.STREAM_ERROR: "a stream breaks off with an error event after its first partial picture",
+    FaultKind.STREAM_ERROR: "a stream breaks off with an error event after its first piece",
+    FaultKind.UNFINISHED: "a stream ends cleanly, but before its last events",
+    FaultKind.RAGGED: "a whole stream with CRLF, comments, and events torn and joined over the writes",
     FaultKind.TRUNCATED: "the body ends in the middle",
     FaultKind.ENDLESS: "a body of one byte every `seconds`, without end",
     FaultKind.FLOOD: "a body as fast as the client reads, without end (one GiB)",
+    FaultKind.REDIRECTED: "302 to a signed link that needs no key",
 }
 """One sentence per kind, shown by `GET /_simulator/faults`."""
 
@@ -186,9 +192,14 @@ class Dial:
         """The rows in force, with their steps filled in."""
         return tuple(row.fault for row in self._rows)
 
-    def draw(self, step: Step, *, model: str = "", prompt: str = "") -> Fault | None:
-        """What this request meets, or None. Every matching row counts it and throws its dice, hit or not."""
-        struck = [row.fault for row in self._rows if row.matches(step, model, prompt) and row.strikes()]
+    def draw(
+        self, step: Step, *, model: str = "", prompt: str = "", shown: Collection[FaultKind] | None = None
+    ) -> Fault | None:
+        """What this request meets, or None. Every matching row counts it and throws its dice, hit or not. shown: the
+        kinds that this very request can show, at a provider whose requests differ in that; rows of others stay out.
+        """
+        rows = [row for row in self._rows if shown is None or row.fault.kind in shown]
+        struck = [row.fault for row in rows if row.matches(step, model, prompt) and row.strikes()]
         if not struck:
             return None
         self.hits[struck[0].kind] += 1

@@ -1,7 +1,8 @@
 """Result links of a simulated provider: signed, expiring, no key needed, bytes drawn when they are fetched.
 
-It serves pictures by name and knows neither who made them nor what they cost. A link names a picture, the instant at
-which it expires and a signature over both, as the vendors' storage links do. Faults of the step `result` strike here.
+It serves pictures and films by name and knows neither who made them nor what they cost. A link names a work, the
+instant at which it expires and a signature over both, as the vendors' storage links do. Faults of the step `result`
+strike here.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from providers.simulated import mischief
 from providers.simulated.faults import FaultKind, Step
+from providers.simulated.film import Film, PyAVMissingError
 from providers.simulated.picture import Picture
 from providers.simulated.workshop import Workshop
 
@@ -43,13 +45,13 @@ _EXPIRED = "<?xml version='1.0'?><Error><Code>AuthenticationFailed</Code><Messag
 
 @dataclass(frozen=True, slots=True)
 class _Hung:
-    picture: Picture
+    work: Picture | Film
     model: str
     spoilt: bool
 
 
 class Gallery:
-    """Pictures behind signed links below `path`."""
+    """Pictures and films behind signed links below `path`."""
 
     def __init__(self, workshop: Workshop, path: str, lifetime_s: float) -> None:
         """lifetime_s: unscaled seconds that a link lives."""
@@ -64,19 +66,19 @@ class Gallery:
         """The route that serves the links of this gallery."""
         return web.get(self._path + "/{name}", self.show)
 
-    def hang(self, picture: Picture, model: str, *, spoilt: bool = False) -> str:
-        """Remember a picture and return its link without the origin. The link's life begins now."""
+    def hang(self, work: Picture | Film, model: str, *, spoilt: bool = False) -> str:
+        """Remember a picture or a film and return its link without the origin. The link's life begins now."""
         self._count += 1
         stem = hmac.digest(self._secret, f"name/{self._count}".encode(), "sha256").hex()[:32]
-        name = f"{stem}.{picture.format}"
-        self._hung[name] = _Hung(picture, model, spoilt)
+        name = f"{stem}.{work.format}"
+        self._hung[name] = _Hung(work, model, spoilt)
         while len(self._hung) > PICTURES_KEPT:
             self._hung.popitem(last=False)
         expires_ms = self._workshop.options.now_ms() + self._lifetime_ms
         return f"{self._path}/{name}?se={expires_ms}&sig={self._sign(name, str(expires_ms))}"
 
     async def show(self, request: web.Request) -> web.StreamResponse:
-        """Serve one link: 403 when it is expired or altered, 404 when the picture is forgotten."""
+        """Serve one link: 403 when it is expired or altered, 404 when the work is forgotten."""
         name, expires, signature = request.match_info["name"], request.query.get("se", ""), request.query.get("sig", "")
         genuine = hmac.compare_digest(signature.encode(errors="replace"), self._sign(name, expires).encode())
         if not genuine or int(expires) < self._workshop.options.now_ms():
@@ -88,7 +90,7 @@ class Gallery:
 
     async def _serve(self, request: web.Request, hung: _Hung) -> web.StreamResponse:
         workshop = self._workshop
-        fault = workshop.dial.draw(Step.RESULT, model=hung.model, prompt=hung.picture.prompt)
+        fault = workshop.dial.draw(Step.RESULT, model=hung.model, prompt=hung.work.prompt)
         workshop.describe(request, fault=fault)
         kind = fault.kind if fault else None
         if kind is FaultKind.EXPIRED:
@@ -98,12 +100,15 @@ class Gallery:
         if fault and kind is FaultKind.SLOW:
             await workshop.pause(fault.delay_s())
         spoilt = hung.spoilt or kind is FaultKind.WRONG_MAGIC
-        body = NOT_A_PICTURE if spoilt else await workshop.painter.paint(hung.picture)
+        try:
+            body = NOT_A_PICTURE if spoilt else await workshop.painter.paint(hung.work)
+        except PyAVMissingError as missing:
+            return web.Response(status=501, text=str(missing))
         return await mischief.deliver(
             request,
             fault,
             body,
-            content_type=f"image/{hung.picture.format}",
+            content_type=hung.work.content_type,
             closing=workshop.closing,
             scale=workshop.options.time_scale,
         )

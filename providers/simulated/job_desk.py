@@ -164,7 +164,9 @@ class JobDesk:
         named: Callable[[str], str] = str,
         changed: Callable[[Job], None] = lambda _job: None,
         price_cancelled: Callable[[Job], Decimal] = lambda job: job.order.cancel_usd,
+        shown: frozenset[FaultKind] | None = None,
     ) -> None:
+        """shown: what a submit can show here, if the seller's other desks can show more."""
         self._workshop = workshop
         self._gallery = gallery
         self._turn_away = turn_away
@@ -172,6 +174,7 @@ class JobDesk:
         self._named = named
         self._changed = changed
         self._price_cancelled = price_cancelled
+        self._shown = shown
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
     @property
@@ -186,7 +189,7 @@ class JobDesk:
         for which the answer waits for the job to end.
         """
         workshop = self._workshop
-        fault = workshop.dial.draw(Step.SUBMIT, model=order.model, prompt=order.prompt)
+        fault = workshop.dial.draw(Step.SUBMIT, model=order.model, prompt=order.prompt, shown=self._shown)
         workshop.describe(request, fault=fault)
         if fault is not None and fault.kind in TURNED_AWAY:
             return self._turn_away(fault)
@@ -244,6 +247,10 @@ class JobDesk:
         if fault is not None and kind is FaultKind.SLOW:
             await workshop.pause(fault.delay_s())
         return await self._deliver(request, {} if kind is FaultKind.EMPTY_DATA else describe(job), fault, 200)
+
+    def forget(self, job: Job) -> None:
+        """Know no more of a job, which may have ended; its work, if it goes on, is charged as ever."""
+        self._jobs.pop(job.id, None)
 
     def cancel(self, job: Job) -> bool:
         """Stop a job that has not ended; False when it had."""

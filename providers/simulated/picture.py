@@ -1,16 +1,13 @@
 """The pictures that simulated providers make: real PNG, JPEG and WebP files with the prompt written on them.
 
-A picture is a pure function of what was asked for, so nothing of it need be stored: `Painter` renders off the event
-loop and keeps the latest ones up to a bound. Colours come from a hash of prompt and index, so that pictures differ by
-both. Pillow is imported only when a picture is drawn; it belongs to the extra `simulators`, and the daemon runs
-without it.
+A picture is a pure function of what was asked for, so nothing of it need be stored. Colours come from a hash of prompt
+and index, so that pictures differ by both. `painter.py` decides when one is drawn, `film.py` makes a still move. Pillow
+is imported only when a picture is drawn; it belongs to the extra `simulators`, and the daemon runs without it.
 """
 
-import asyncio
 import hashlib
 import io
 import textwrap
-from collections import OrderedDict
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -20,8 +17,6 @@ if TYPE_CHECKING:
 
 Format = Literal["png", "jpeg", "webp"]
 
-CACHED_BYTES = 32 * 1024 * 1024
-"""Bytes of finished pictures that one painter keeps."""
 PIXELS_MAX = 4096 * 4096
 """The largest picture, in pixels; a simulator refuses a larger size before it gets here."""
 SHOWN_CHARACTERS = 600
@@ -42,37 +37,31 @@ class Picture:
     caption: str = ""
     transparent: bool = False
 
+    @property
+    def content_type(self) -> str:
+        """What a download of it is called on the wire."""
+        return f"image/{self.format}"
+
 
 class PillowMissingError(RuntimeError):
     """The simulators were started where Pillow is not installed."""
 
 
-class Painter:
-    """Renders pictures in a thread, two at a time, and keeps the latest ones, `cached_bytes_max` in all."""
-
-    def __init__(self, cached_bytes_max: int = CACHED_BYTES) -> None:
-        self._cached_bytes_max = cached_bytes_max
-        self._kept: OrderedDict[Picture, bytes] = OrderedDict()
-        self.cached_bytes = 0
-        self._hands = asyncio.Semaphore(2)
-
-    async def paint(self, picture: Picture) -> bytes:
-        """The file's bytes. A picture asked for again comes from the cache while it is there."""
-        async with self._hands:
-            if picture in self._kept:
-                self._kept.move_to_end(picture)
-                return self._kept[picture]
-            painted = await asyncio.to_thread(render, picture)
-            if picture not in self._kept:
-                self._kept[picture] = painted
-                self.cached_bytes += len(painted)
-            while self.cached_bytes > self._cached_bytes_max:
-                _, dropped = self._kept.popitem(last=False)
-                self.cached_bytes -= len(dropped)
-        return painted
-
-
 def render(picture: Picture) -> bytes:
+    """The file of one picture. ValueError: its size is outside `PIXELS_MAX`."""
+    canvas = draw(picture)
+    file = io.BytesIO()
+    match picture.format:
+        case "png":
+            canvas.save(file, "PNG", compress_level=1)
+        case "jpeg":
+            canvas.save(file, "JPEG", quality=85)
+        case "webp":
+            canvas.save(file, "WEBP", method=0)
+    return file.getvalue()
+
+
+def draw(picture: Picture) -> "Image.Image":
     """Draw one picture: a gradient in two colours of the prompt, the prompt wrapped over it, the caption below."""
     pillow = load_pillow()
     width, height = picture.width, picture.height
@@ -85,15 +74,7 @@ def render(picture: Picture) -> bytes:
     _write(pillow, canvas, picture)
     if picture.transparent:
         canvas.putalpha(gradient)
-    file = io.BytesIO()
-    match picture.format:
-        case "png":
-            canvas.save(file, "PNG", compress_level=1)
-        case "jpeg":
-            canvas.save(file, "JPEG", quality=85)
-        case "webp":
-            canvas.save(file, "WEBP", method=0)
-    return file.getvalue()
+    return canvas
 
 
 def load_pillow() -> ModuleType:

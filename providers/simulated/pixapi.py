@@ -6,7 +6,6 @@ shares no code with the adapter.
 Source: the provider file of Pixapi.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Literal, assert_never
 
 from aiohttp import web
 
+from providers.simulated.body_fields import read_object
 from providers.simulated.faults import Fault, FaultKind, Offer, Step
 from providers.simulated.film import Film
 from providers.simulated.gallery import Gallery
@@ -92,6 +92,7 @@ class Simulator:
             turn_away=self._turn_away,
             unknown=lambda _id: self._error(404, "task not found", "task_not_found"),
             named=name_task,
+            shown=self.offer[Step.SUBMIT] - {FaultKind.GARBAGE_BASE64},
         )
 
     def applications(self) -> tuple[web.Application, ...]:
@@ -132,14 +133,9 @@ class Simulator:
         denied = self.admit(request)
         if denied is not None:
             return denied
-        try:
-            fields = json.loads(await request.read())
-        except web.HTTPRequestEntityTooLarge:
-            return self._error(413, "request body too large")
-        except (ValueError, RecursionError):
-            fields = None
-        if not isinstance(fields, dict):
-            return self._error(400, "the body must be a JSON object")
+        fields = await read_object(request)
+        if isinstance(fields, Invalid):
+            return self.complain(fields)
         self._workshop.describe(request, body=fields)
         order = self._flagged(request, fields) or self._read_film(fields)
         if isinstance(order, web.Response):
@@ -169,6 +165,8 @@ class Simulator:
             models=self._options.models,
             inputs=upload.inputs,
             mask=upload.mask,
+            mask_fits=upload.mask_fits,
+            markup=upload.markup,
         )
         if isinstance(order, Invalid):
             return self.complain(order)

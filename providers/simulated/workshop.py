@@ -18,7 +18,7 @@ from aiohttp.typedefs import Handler, Middleware
 from providers.simulated.bill import Bill
 from providers.simulated.faults import Dial, Fault, Offer
 from providers.simulated.mischief import NoAnswer
-from providers.simulated.picture import Painter
+from providers.simulated.painter import Painter
 from providers.simulated.request_log import RequestLog
 
 Made = TypeVar("Made")

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import errors, files, images, models, operations, tasks
+from router.api import callbacks, errors, files, images, models, operations, tasks
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
@@ -31,6 +31,7 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
     app = web.Application(middlewares=[_frame], client_max_size=64 << 20)
     app[SERVICES] = services
     app[OWN_LISTENER] = admin and not public
+    app[callbacks.KEY_SETS] = callbacks.KeySets()
     add = app.router
     add.add_get("/healthz", operations.healthz)
     add.add_get("/readyz", operations.readyz)
@@ -42,6 +43,7 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
         add.add_post("/v1/tasks/{id}/cancel", tasks.cancel)
         add.add_post("/v1/tasks/{id}/retry", tasks.retry)
         add.add_get("/v1/files/{id}/{n}", files.read)
+        add.add_post("/v1/callbacks/{provider}/{task}", callbacks.receive)
         add.add_get("/v1/models", models.listing, allow_head=False)
         add.add_get("/v1/models/{id:.+}", models.read, allow_head=False)
         add.add_post("/v1/route/explain", operations.explain)

@@ -15,7 +15,10 @@ import orjson
 from aiohttp import web
 
 from router.api.errors import Refusal, invalid, not_yet
-from router.provider import Kind, parse_size
+from router.api.uploads import digests_of, take_files
+from router.flow.intake import Upload
+from router.geometry import parse_size
+from router.provider import Kind, Role
 from router.task import Error, Preferences, Priority, nanos_of
 
 IMAGE_BODY_MAX = 1 << 20
@@ -24,6 +27,7 @@ DEPTH_MAX = 64
 PROMPT_MAX_CHARS = 32_000
 N_MAX = 10
 SECONDS_MAX = 7 * 86_400
+FILM_MAX_S = 600
 METADATA_MAX = 16
 EXTRAS = frozenset(
     {
@@ -73,19 +77,12 @@ class Submission:
     start_within_s: float | None
     timeout_s: float | None
     digest: str
+    files: tuple[Upload, ...] = ()
 
 
 async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
     """Read a JSON object of at most `max_bytes` and `DEPTH_MAX` levels; 400 or 413 in the contract's form else."""
-    if (request.content_length or 0) > max_bytes:
-        raise too_large(max_bytes)
-    pieces, size = [], 0
-    async for piece in request.content.iter_chunked(1 << 16):
-        size += len(piece)
-        if size > max_bytes:
-            raise too_large(max_bytes)
-        pieces.append(piece)
-    raw = b"".join(pieces)
+    raw = await read_raw(request, max_bytes)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -96,6 +93,19 @@ async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
     if raw.count(b"{") + raw.count(b"[") >= DEPTH_MAX and depth_of(value) > DEPTH_MAX:
         invalid(None, f"The body is nested more than {DEPTH_MAX} levels deep.", code="invalid_json")
     return value
+
+
+async def read_raw(request: web.Request, max_bytes: int) -> bytes:
+    """Read a body of at most `max_bytes`; 413 in the contract's form else."""
+    if (request.content_length or 0) > max_bytes:
+        raise too_large(max_bytes)
+    pieces, size = [], 0
+    async for piece in request.content.iter_chunked(1 << 16):
+        size += len(piece)
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def too_large(max_bytes: int) -> Refusal:
@@ -142,8 +152,13 @@ def read_idempotency_key(request: web.Request) -> str | None:
     return key
 
 
-def read_submission(body: Mapping[str, Any], kind: Kind, route: str, fields: Mapping[str, Any]) -> Submission:
-    """Read a submit. `body` holds the extras, `fields` the provider's (one mapping on the OpenAI surface)."""
+def read_submission(
+    body: Mapping[str, Any], kind: Kind, route: str, fields: Mapping[str, Any], prefix: str = ""
+) -> Submission:
+    """Read a submit. `body` holds the extras, `fields` the provider's (one mapping on the OpenAI surface).
+
+    `prefix` goes before the name of a file's field in an error.
+    """
     said = {name: value for name, value in body.items() if value is not None}
     if said.get("stream") not in (None, False):
         not_yet("stream", "Streaming of images")
@@ -157,9 +172,15 @@ def read_submission(body: Mapping[str, Any], kind: Kind, route: str, fields: Map
     if model is not None and (not isinstance(model, str) or not 1 <= len(model) <= 200):
         invalid("model", "model must be a string of 1 to 200 characters.")
     taken = {name: value for name, value in fields.items() if value is not None and name not in EXTRAS}
-    _check_image(taken)
+    files: tuple[Upload, ...] = ()
+    if kind.family == "chat":
+        _check_chat(taken)
+    else:
+        taken, files = take_files(taken, prefix)
+        _check_media(taken, kind, files)
     return Submission(
         input=taken,
+        files=files,
         model=model,
         asynchronous=asynchronous,
         priority=_read_priority(said.get("priority")),
@@ -167,26 +188,58 @@ def read_submission(body: Mapping[str, Any], kind: Kind, route: str, fields: Map
         preferences=_read_preferences(said.get("provider", {})),
         start_within_s=_read_seconds("start_within", said.get("start_within")),
         timeout_s=_read_seconds("timeout", said.get("timeout")),
-        digest=digest_of(route, kind, model, taken),
+        digest=digest_of(route, kind, model, taken, files),
     )
 
 
-def digest_of(route: str, kind: Kind, model: str | None, fields: Mapping[str, Any]) -> str:
-    """Hash the canonical body (contract 5.4): parsed fields in order of name, without `async`, `stream` and extras."""
-    canonical = orjson.dumps([route, kind.value, model, fields], option=orjson.OPT_SORT_KEYS)
+def digest_of(
+    route: str, kind: Kind, model: str | None, fields: Mapping[str, Any], files: tuple[Upload, ...] = ()
+) -> str:
+    """Hash the canonical body (contract 5.4): parsed fields in order of name, without `async`, `stream` and extras.
+
+    Files count by their digests, or by their URLs.
+    """
+    parts = [route, kind.value, model, fields, *([digests_of(files)] if files else [])]
+    canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(canonical).hexdigest()
 
 
 # -- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _check_image(fields: Mapping[str, Any]) -> None:
-    """Check the fields of openai-images.md section 3 that are there."""
+def _check_media(fields: Mapping[str, Any], kind: Kind, files: tuple[Upload, ...]) -> None:
+    """Check the known fields of pictures and films that are there."""
+    if kind in {Kind.IMAGE_EDIT, Kind.IMAGE_VARIATION} and not any(one.role is Role.IMAGE for one in files):
+        invalid("image", "image is required: the picture to work on.", code="missing_required_parameter")
+    if kind is not Kind.IMAGE_VARIATION:
+        _check_prompt(fields)
+    _check_pictures(fields)
+    seconds = fields.get("seconds")
+    if seconds is not None and not (
+        (isinstance(seconds, int) and not isinstance(seconds, bool) and 1 <= seconds <= FILM_MAX_S)
+        or (isinstance(seconds, str) and seconds.isdecimal() and 1 <= int(seconds[:5]) <= FILM_MAX_S)
+    ):
+        invalid("seconds", f"seconds must be a whole number from 1 to {FILM_MAX_S}.")
+
+
+def _check_chat(fields: Mapping[str, Any]) -> None:
+    """Check what every chat completion needs; the rest is the upstream's to judge (openai-chat.md section 2)."""
+    messages = fields.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        invalid("messages", "messages is required and must be a list of objects.", code="missing_required_parameter")
+    _check_number(fields, "n", 1, N_MAX)
+
+
+def _check_prompt(fields: Mapping[str, Any]) -> None:
     prompt = fields.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         invalid("prompt", "prompt is required and must be a non-empty string.", code="missing_required_parameter")
     if len(prompt) > PROMPT_MAX_CHARS:
         invalid("prompt", f"prompt is longer than {PROMPT_MAX_CHARS} characters.")
+
+
+def _check_pictures(fields: Mapping[str, Any]) -> None:
+    """Check the fields of openai-images.md section 3 that are there."""
     _check_number(fields, "n", 1, N_MAX)
     _check_number(fields, "output_compression", 0, 100)
     _check_number(fields, "partial_images", 0, 3)

@@ -67,6 +67,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
         timeout_s=submission.timeout_s,
         wait_s=None if at_once else services.life.runtime.rules.defaults.sync_wait_s,
         repeats=announces_repeat(request),
+        files=submission.files,
     )
     accepted = await submit(services, draft)
     if submission.asynchronous:

@@ -20,9 +20,10 @@ from router.api.bodies import (
     read_submission,
 )
 from router.api.dialects import native
-from router.api.errors import Refusal, invalid, not_yet
+from router.api.errors import Refusal, invalid
 from router.api.replies import json_reply, request_id_of
-from router.flow.intake import Draft
+from router.flow.intake import Draft, Upload
+from router.flow.runtime import FILES, files_of
 from router.provider import Kind
 from router.task import Error, Priority, State
 from router.world import Cancelled, Search, TaskView, TooLate, Unavailable
@@ -51,7 +52,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     for name in fields:
         if name in EXTRAS:
             invalid(f"input.{name}", f"{name} stands beside input, not in it.")
-    submission = read_submission(body, kind, ROUTE, fields)
+    submission = read_submission(body, kind, ROUTE, fields, "input.")
     draft = Draft(
         tenant=principal.tenant,
         key_id=principal.key_id,
@@ -69,6 +70,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         start_within_s=submission.start_within_s,
         timeout_s=submission.timeout_s,
         repeats=images.announces_repeat(request),
+        files=submission.files,
     )
     accepted = await images.submit(services, draft)
     if prefer.wait_s is None:
@@ -149,7 +151,7 @@ async def retry(request: web.Request) -> web.StreamResponse:
         key_id=principal.key_id,
         kind=old.kind,
         model=old.model,
-        input=old.input,
+        input={name: value for name, value in old.input.items() if name != FILES},
         surface=old.surface,
         route=route,
         digest=digest_of(route, old.kind, old.model, old.input),
@@ -160,6 +162,9 @@ async def retry(request: web.Request) -> web.StreamResponse:
         idempotency_key=read_idempotency_key(request),
         repeats=images.announces_repeat(request),
         retry_of=old.id,
+        files=tuple(
+            Upload(one.role, url=one.url, copy_of=one.key, content_type=one.content_type) for one in files_of(old)
+        ),
     )
     return await images.accepted_reply(request, await images.submit(services, draft))
 
@@ -175,8 +180,6 @@ def no_such_task() -> Refusal:
 def _read_kind(value: object) -> Kind:
     if not isinstance(value, str) or value not in KINDS:
         invalid("kind", f"kind must be one of {', '.join(KINDS)}.")
-    if KINDS[value] is not Kind.IMAGE_GENERATION:
-        not_yet("kind", f"The kind {value}")
     return KINDS[value]
 
 

@@ -13,7 +13,7 @@ from router.config.credentials import Absent, Sources, Unfit, find_address, find
 from router.config.models import BreakerEntry, ProviderEntry, RoutingFile, said_or
 from router.config.problems import Findings, Path
 from router.config.reading import Sound
-from router.policy.rules import Breaker, Credential, Provider
+from router.policy.rules import Breaker, Credential, Provider, Webhook
 from router.provider import AdapterFacts
 
 FindAdapter = Callable[[str], AdapterFacts | None]
@@ -37,10 +37,18 @@ def compile_provider(
     breaker = _compile_breaker((*path, "breaker"), entry.breaker, findings)
     keys = _list_keys(path, entry, sound, findings)
     credentials = _compile_credentials(keys, address, sources, findings)
+    webhook = _compile_webhook(path, entry, facts, sources, findings)
     if facts is None or address is None or breaker is None or credentials is None:
         return None
     provider = Provider(
-        name, facts, address, credentials, rate=entry.rate_limit, breaker=breaker, retry_unknown=entry.retry_unknown
+        name,
+        facts,
+        address,
+        credentials,
+        rate=entry.rate_limit,
+        breaker=breaker,
+        retry_unknown=entry.retry_unknown,
+        webhook=webhook,
     )
     return provider if entry.max_concurrency is None else replace(provider, max_concurrency=entry.max_concurrency)
 
@@ -101,6 +109,36 @@ def _compile_credentials(
                 if not is_reference(written) and not is_local:
                     findings.warn(place, "the key itself stands in the file: write ${NAME} or file:PATH")
     return tuple(found.values()) if is_sound else None
+
+
+def _compile_webhook(
+    path: Path, entry: ProviderEntry, facts: AdapterFacts | None, sources: Sources, findings: Findings
+) -> Webhook | None:
+    """Work out what verifies the provider's webhooks; without it they are not asked for, and polling does it alone."""
+    if facts is None or not entry.webhooks:
+        return None
+    if not facts.webhooks:
+        findings.complain((*path, "webhooks"), f"the adapter {facts.slug} cannot verify any")
+        return None
+    if facts.webhook_keys_url is not None:
+        written = entry.webhook_keys_url
+        keys_url = facts.webhook_keys_url if written is None else find_address(written, sources.environ)
+        if isinstance(keys_url, Unfit):
+            findings.complain((*path, "webhook_keys_url"), keys_url.reason)
+            return None
+        return Webhook(keys_url=keys_url)
+    place = (*path, "webhook_secret")
+    if entry.webhook_secret is None:
+        findings.complain((*path, "webhooks"), "needs webhook_secret: an unsigned webhook is not believed")
+        return None
+    match find_secret(entry.webhook_secret, 1, sources):
+        case Unfit(reason=reason):
+            findings.complain(place, reason)
+        case Absent(reason=reason):
+            findings.warn(place, f"{reason}: webhooks are not asked for")
+        case Credential(secret=secret):
+            return Webhook(secret)
+    return None
 
 
 def _compile_breaker(path: Path, entry: BreakerEntry, findings: Findings) -> Breaker | None:

@@ -22,6 +22,9 @@ from router.config.reading import Sound
 from router.config.routes import Surroundings, compile_model
 from router.policy.rules import Budget, Defaults, Model, Provider, Ruleset, Scope, Tenant, Window
 
+READ_IN = ("api_key", "api_keys", "base_url", "webhook_secret", "webhook_keys_url")
+"""The keys of a provider in which references are followed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -193,7 +196,7 @@ def _find_stray_references(sound: Sound[RoutingFile], findings: Findings) -> Non
     """`${NAME}` works in secrets and addresses only; anywhere else it would be taken for the text that it is."""
     complained = findings.complained
     for path, scalar in walk_scalars(sound.document.root):
-        is_read = len(path) >= 3 and path[0] == "providers" and path[2] in {"api_key", "api_keys", "base_url"}
+        is_read = len(path) >= 3 and path[0] == "providers" and path[2] in READ_IN
         is_known = any(path[:length] in complained for length in range(len(path) + 1))
         if REFERENCE in scalar.text and not is_read and not is_known:
-            findings.complain(path, "${NAME} is read in api_key, api_keys and base_url only")
+            findings.complain(path, f"${{NAME}} is read in {', '.join(READ_IN)} only")

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from router.config.problems import Findings, Path
+from router.geometry import parse_size
 from router.policy.fit import Reason, find_misfit
 from router.policy.price import quote
 from router.policy.rules import Model, Provider, Rule, Ruleset, Shape
-from router.provider import Kind, parse_size
+from router.provider import Kind
 from router.task import Preferences
 
 SIZES_MAX = 50

@@ -206,6 +206,15 @@ class ProviderEntry(Entry):
     retry_unknown: RetryUnknownWord | None = Field(
         None, description="for attempts here, whatever the model says; see `retry`"
     )
+    webhooks: bool | None = Field(
+        None, description="let the upstream wake us when a job is done (needs PUBLIC_URL); polling goes on all the same"
+    )
+    webhook_secret: Secret | None = Field(
+        None, description="${NAME} or file:PATH: what the upstream signs its webhooks with", repr=False
+    )
+    webhook_keys_url: Address | None = Field(
+        None, description="where the upstream publishes the keys it signs with; the adapter's own if not said"
+    )
 
 
 # -- models -----------------------------------------------------------------------------------------------------------

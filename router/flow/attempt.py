@@ -10,28 +10,33 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import assert_never, cast
 
 from router.events import AttemptAccepted, BytesStored, TaskProgressed
 from router.flow.fleet import Started
 from router.flow.rehost import Unfetchable, store_outputs
-from router.flow.runtime import Live, Phase, Runtime, shape_of
+from router.flow.runtime import FILES, Live, Phase, Runtime, copy_folder, files_of, shape_of
 from router.outcome import SUCCEEDED, Billed, Fail, FailureKind, fail
 from router.policy import price
+from router.policy.fit import FIELD_OF_ROLE
 from router.policy.route import Candidate, Plan
 from router.policy.rules import Provider, Target
 from router.provider import (
+    Account,
     Adapter,
     Broken,
     Call,
     Done,
     Handle,
     Job,
+    Media,
     Missing,
     Pending,
     Polled,
+    Probing,
     Reply,
     Request,
+    Source,
     Submitted,
     Trouble,
     Usage,
@@ -42,7 +47,9 @@ from router.world import Stale
 POLL_MAX_S = 15.0
 POLL_GROWTH = 1.3
 POLL_REPLY_S = 30.0
+PROBE_REPLY_S = 10.0
 MISSING_BELIEVED = 3  # a job id unknown upstream is believed after three polls in a row (contract 6)
+INPUT_FETCH_S = 60.0
 STORE_RESULT_MIN_S = 60.0  # a paid result is fetched for at least this long, whatever is left of the timeout
 
 
@@ -105,6 +112,7 @@ def take_up(
     """Get everything in hand to drive an attempt, new or left by an earlier life."""
     fields = candidate.target.abilities.fields
     body = {name: value for name, value in task.input.items() if fields is None or name in fields}
+    body.pop(FILES, None)
     job = Job(
         attempt_key=attempt.attempt_key,
         kind=task.kind,
@@ -113,6 +121,8 @@ def take_up(
         base_url=attempt.base_url,
         credential=credential,
         now=runtime.now(),
+        files=files_of(task),
+        callback_url=_callback_url(runtime, task, candidate.provider),
     )
     return Trial(
         attempt=attempt,
@@ -161,6 +171,30 @@ def orphan(runtime: Runtime, attempt: Attempt) -> Ended:
 # -- parts ----------------------------------------------------------------------------------------------------------
 
 
+def _callback_url(runtime: Runtime, task: Task, provider: Provider) -> str | None:
+    """Where this attempt's upstream may wake us (`api/callbacks.py`); None where nothing could reach or verify it."""
+    if runtime.public_url is None or provider.webhook is None:
+        return None
+    return f"{runtime.public_url}/v1/callbacks/{provider.name}/{task.id}"
+
+
+async def probe(runtime: Runtime, candidate: Candidate, started: Started) -> Fail | None:
+    """Ask a provider that is just coming back for something free, before a task is tried on it; None: it may be."""
+    facts = candidate.provider.adapter
+    if not facts.probes:
+        return None
+    adapter = cast("Probing", runtime.world.adapter(facts.slug))
+    account = Account(candidate.provider.base_url, started.credential.secret, runtime.now())
+
+    async def call(request: Request) -> Reply | Broken:
+        return await runtime.world.call(request, PROBE_REPLY_S)
+
+    try:
+        return await adapter.probe(account, call)
+    except Exception:  # noqa: BLE001 - a probe that raises says nothing about the provider
+        return None
+
+
 def _call_of(runtime: Runtime, trial: Trial, limit_s: float | None = None) -> Call:
     """Bind the wire to what is left of the attempt's time."""
     loop = asyncio.get_running_loop()
@@ -173,14 +207,43 @@ def _call_of(runtime: Runtime, trial: Trial, limit_s: float | None = None) -> Ca
 
 
 async def _submit(runtime: Runtime, trial: Trial) -> Submitted:
+    job = await _at_hand(runtime, trial)
+    if isinstance(job, Fail):
+        return job
     if runtime.draining or not runtime.holds(trial.live):
         raise NothingSent
     trial.live.phase = Phase.SUBMITTING
     runtime.world.mark("C3")
     try:
-        return await trial.adapter.submit(trial.job, _call_of(runtime, trial))
+        return await trial.adapter.submit(job, _call_of(runtime, trial))
     except Exception as bug:  # noqa: BLE001 - the one boundary where an adapter's exception becomes a value
         return fail(FailureKind.BUG, f"the adapter raised {type(bug).__name__}")
+
+
+async def _at_hand(runtime: Runtime, trial: Trial) -> Job | Fail:
+    """Fetch the input files that are named by URL, where the upstream does not do that itself; costs nothing."""
+    job = trial.job
+    if trial.target.abilities.takes_urls or all(one.key is not None for one in job.files):
+        return job
+    left = trial.deadline_s - asyncio.get_running_loop().time()
+    files: list[Source] = []
+    for at, source in enumerate(job.files):
+        if source.url is None:
+            files.append(source)
+            continue
+        stored = await store_outputs(
+            runtime.world,
+            (Media(url=source.url),),
+            key_prefix=copy_folder(trial.task, at),
+            allowed_origin=None,
+            timeout_s=min(INPUT_FETCH_S, left),
+        )
+        if isinstance(stored, Unfetchable):
+            detail = f"an input file could not be fetched: {stored.detail}"
+            return fail(FailureKind.BAD_REQUEST, detail, param=FIELD_OF_ROLE[source.role])
+        [copy] = stored
+        files.append(Source(source.role, copy.key, content_type=copy.content_type, size=copy.bytes))
+    return replace(job, files=tuple(files))
 
 
 async def _accept(runtime: Runtime, trial: Trial, attempt: Attempt, handle: Handle) -> Attempt:

@@ -19,7 +19,7 @@ from router.events import AttemptOpened, DrainStarted, Event, Recovered, TaskAdm
 from router.flow import run
 from router.flow.intake import Depth
 from router.flow.queue import Entry
-from router.flow.runtime import Phase, Runtime
+from router.flow.runtime import Phase, Runtime, remove_files
 from router.task import Priority, State, Task
 from router.world import TaskView, Unavailable
 
@@ -307,6 +307,7 @@ async def sweep(runtime: Runtime) -> int:
         for task in gone:
             for output in task.output:
                 await world.vault.delete(output.key)
+            await remove_files(runtime, task)
             if task.state is State.SUCCEEDED:
                 runtime.bus.emit(TaskSwept(now, task))
         removed += len(gone)

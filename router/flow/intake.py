@@ -21,7 +21,7 @@ from router.events import (
     TaskRetrying,
     TaskStarted,
 )
-from router.flow.runtime import Runtime, shape_of
+from router.flow.runtime import FILES, Runtime, remove_files, shape_of
 from router.flow.waiters import Waiters
 from router.outcome import Billed
 from router.policy import budget, route, verdict
@@ -29,15 +29,27 @@ from router.policy.errors import IDEMPOTENCY_MISMATCH
 from router.policy.pace import Bucket, DrainRate
 from router.policy.route import Plan
 from router.policy.rules import Model, Provider, RetryUnknown, Rule
-from router.provider import Kind
+from router.provider import Kind, Role
 from router.task import Error, Preferences, Priority, State, Task, cancelled, new_id
-from router.world import Admitted, Cancelled, Duplicate, OverBudget, Search, TaskView, TooLate
+from router.world import Admitted, Cancelled, Duplicate, OverBudget, Search, TaskView, TooLate, VaultFull
 
 ATTACH_FOR_MS = 15 * 60_000
 OWED_MAX_MS = 24 * 3_600_000  # longer than any task takes; its end shortens it
 TENANTS_TRACKED_MAX = 10_000
 OWED_MAX = 10_000
 OPERATOR_BACK_S = 30.0  # when to ask again while an operator holds every circuit open: nobody knows how long that is
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An input file of a request: the caller's `url`, its bytes, or the key of a kept file that is to be copied."""
+
+    role: Role
+    url: str | None = None
+    content: bytes | None = field(default=None, repr=False)
+    copy_of: str | None = None
+    content_type: str = "application/octet-stream"
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,7 @@ class Draft:
     wait_s: float | None = None
     repeats: bool = False
     retry_of: str | None = None
+    files: tuple[Upload, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,9 @@ class Intake:
             now=task.created_at,
             zone=runtime.rules.zone,
         )
+        kept = await self._keep_files(draft, task)
+        if isinstance(kept, Refused):
+            return kept
         self.depth.count(task, +1)
         admitted = None
         try:
@@ -130,6 +146,8 @@ class Intake:
         finally:
             if not isinstance(admitted, Admitted):
                 self.depth.count(task, -1)
+        if not isinstance(admitted, Admitted):
+            await remove_files(runtime, task)
         match admitted:
             case Admitted(row):
                 runtime.bus.emit(TaskAdmitted(runtime.now(), row))
@@ -208,6 +226,25 @@ class Intake:
         chosen = (lonely or fit)[:1]
         return Accepted(chosen[0], replayed=True) if chosen else None
 
+    async def _keep_files(self, draft: Draft, task: Task) -> Refused | None:
+        """Keep the bytes of the input files under the task, before its row (contract 6, Retention)."""
+        vault = self.runtime.world.vault
+        try:
+            for row, upload in zip(task.input.get(FILES, ()), draft.files, strict=True):
+                if upload.url is not None:
+                    continue
+                content = await vault.read(upload.copy_of) if upload.copy_of is not None else upload.content or b""
+                async with vault.create(row["key"]) as sink:
+                    await sink.write(content)
+        except KeyError:
+            await remove_files(self.runtime, task)
+            return Refused(Error("conflict", "The input files of that task are gone.", "conflict"))
+        except VaultFull:
+            await remove_files(self.runtime, task)
+            message = "There is no room for the input files."
+            return Refused(Error("unavailable", message, "storage_full", retryable=True), OPERATOR_BACK_S)
+        return None
+
     def _limited(self, draft: Draft) -> Refused | None:
         """Apply drain, the tenant's rate and the bounds of the queue, in that order."""
         runtime = self.runtime
@@ -265,12 +302,13 @@ class Intake:
         runtime = self.runtime
         now = runtime.now()
         start_within_s = draft.start_within_s if draft.start_within_s is not None else draft.wait_s
+        task_id = new_id(now, runtime.world.dice("ids"))
         return Task(
-            id=new_id(now, runtime.world.dice("ids")),
+            id=task_id,
             tenant=draft.tenant,
             kind=draft.kind,
             model=model.name,
-            input=draft.input,
+            input=_with_files(draft, task_id),
             surface=draft.surface,
             route=draft.route,
             priority=draft.priority,
@@ -382,6 +420,24 @@ def paid_attempts(rule: Rule, plan: Plan) -> int:
     return 1 + rule.retry.per_target if keyed else 1
 
 
+def _with_files(draft: Draft, task_id: str) -> Mapping[str, Any]:
+    """List the input files in the row: where each one is kept, or the caller's URL."""
+    if not draft.files:
+        return draft.input
+    rows = [
+        {
+            "role": one.role.value,
+            "key": None if one.url is not None else f"{task_id}/in/{at}",
+            "url": one.url,
+            "content_type": one.content_type,
+            "size": None if one.content is None else len(one.content),
+            "sha256": one.sha256,
+        }
+        for at, one in enumerate(draft.files)
+    ]
+    return {**draft.input, FILES: rows}
+
+
 def _same_or_mismatch(row: Task, draft: Draft) -> Accepted | Refused:
     if row.digest == draft.digest and row.route == draft.route:
         return Accepted(row, replayed=True)
@@ -395,4 +451,4 @@ def _failed_unpaid(task: Task) -> bool:
     return task.state is State.FAILED and task.error is not None and task.error.billing is Billed.NO
 
 
-__all__ = ["Accepted", "Draft", "Intake", "Refused", "TaskView", "paid_attempts", "reservation_of"]
+__all__ = ["Accepted", "Draft", "Intake", "Refused", "TaskView", "Upload", "paid_attempts", "reservation_of"]

@@ -62,6 +62,7 @@ async def begin(
     fleet: type[Fleet] = Fleet,
     queue_window: int = QUEUE_WINDOW,
     time_scale: float = 1.0,
+    public_url: str | None = None,
 ) -> Life:
     """Register a life in the store, take over what earlier ones left, and begin to take tasks."""
     loop = asyncio.get_running_loop()
@@ -75,6 +76,7 @@ async def begin(
         queue=Queue(window=queue_window),
         owner=owner,
         time_scale=time_scale,
+        public_url=public_url,
     )
 
     async def abandoned(task: Task) -> None:

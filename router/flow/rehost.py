@@ -10,14 +10,15 @@ two ways to fail, and they differ in whose fault they show: the result is bad (`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
+import orjson
 import pybase64
 
 from router.policy.media import HEAD_BYTES, MAX_PIXELS, MediaType, dimensions, sniff
@@ -123,6 +124,8 @@ async def _insist(source: _Source, deadline: float) -> Output:
     loop, dice = asyncio.get_running_loop(), source.world.dice("rehost")
     for tries in count():
         try:
+            if source.item.document is not None:
+                return await _write_document(source, source.item.document)
             if source.item.url is None:
                 digest = sha256()
                 async with aclosing(_decode(source, digest)) as pieces:
@@ -139,8 +142,16 @@ async def _insist(source: _Source, deadline: float) -> Output:
     raise AssertionError("count does not end")
 
 
+async def _write_document(source: _Source, document: Mapping[str, Any]) -> Output:
+    """Keep a chat completion as the JSON that it is."""
+    content = orjson.dumps(document)
+    async with source.world.vault.create(source.key) as sink:
+        await sink.write(content)
+    return Output(source.key, "application/json", len(content), sha256(content).hexdigest())
+
+
 async def _fetch(source: _Source, url: str, timeout_s: float) -> Output:
-    async with source.world.fetch.open(url, source.allowed_origin, timeout_s) as answer:
+    async with source.world.fetch.open(url, source.allowed_origin, timeout_s, source.item.headers) as answer:
         if isinstance(answer, FetchFailed):
             if answer.gone:
                 raise _Failed(answer.detail, unusable=False)
@@ -243,6 +254,8 @@ async def _decode(source: _Source, digest: Digest) -> AsyncGenerator[bytes, None
 def _decode_piece(text: str, part: slice, carry: str, digest: Digest) -> tuple[bytes, str]:
     """Decode and hash `carry` and a part; return the bytes and the characters of a quantum that is cut."""
     chars, rest = carry + text[part], ""
+    if "-" in chars or "_" in chars:  # the URL-safe alphabet (google-gemini-image.md section 3)
+        chars = chars.replace("-", "+").replace("_", "/")
     if any(blank in chars for blank in "\n\r\t "):
         chars = "".join(chars.split())
     if part.stop >= len(text):

@@ -104,7 +104,13 @@ async def _step(runtime: Runtime, story: Story) -> bool:
 async def _try(runtime: Runtime, story: Story, candidate: Candidate, plan: Plan, place: Started) -> bool:
     """Open an attempt and drive it; the fleet's place is given back whatever happens."""
     learnt = False
+    opened: Opened | Stale | None = None
     try:
+        sick = await attempts.probe(runtime, candidate, place) if place.probe else None
+        if sick is not None:
+            runtime.fleet.record(place, sick, 0.0)
+            learnt = True
+            return True
         opened = await _open(runtime, story, candidate, plan, place)
         if opened is None:
             return True

@@ -19,6 +19,7 @@ from router.events import Bus
 from router.flow.fleet import Fleet
 from router.flow.queue import Entry, Queue
 from router.policy.rules import Ruleset, Shape
+from router.provider import Role, Source
 from router.task import Task
 from router.world import Owner, Unavailable, World
 
@@ -28,6 +29,7 @@ STORE_PATIENCE_S = 900.0  # how long a result is held while the store is away (r
 STORE_RETRY_FIRST_S = 0.1
 STORE_RETRY_MAX_S = 5.0
 PROGRESS_KEPT = 20_000
+FILES = "files"  # the field of a task's input that lists its input files
 
 
 class Phase(StrEnum):
@@ -79,7 +81,10 @@ class Progress:
 
 @dataclass(slots=True)
 class Runtime:
-    """The shared parts. `time_scale` multiplies the waits between polls (1 in life, less against simulators)."""
+    """The shared parts. `time_scale` multiplies the waits between polls (1 in life, less against simulators).
+
+    `public_url` is where the world reaches us, None when nobody said.
+    """
 
     world: World
     bus: Bus
@@ -88,6 +93,7 @@ class Runtime:
     queue: Queue
     owner: Owner
     time_scale: float = 1.0
+    public_url: str | None = None
     draining: bool = False  # no attempt starts any more
     closing: bool = False  # nobody may be kept waiting any more
     replaced: bool = False  # another life has taken over: nothing that this one writes counts any more
@@ -142,9 +148,30 @@ class Runtime:
             pause = min(2 * pause, STORE_RETRY_MAX_S)
 
 
+def files_of(task: Task) -> tuple[Source, ...]:
+    """Read the input files of a task out of its row (`api/uploads.py` says how they get there)."""
+    kept = task.input.get(FILES)
+    rows = kept if isinstance(kept, list) else []
+    return tuple(
+        Source(Role(row["role"]), row.get("key"), row.get("url"), row["content_type"], row.get("size")) for row in rows
+    )
+
+
+async def remove_files(runtime: Runtime, task: Task) -> None:
+    """Remove the input files that are kept for a task, and our copies of those that it named by URL."""
+    for at, source in enumerate(files_of(task)):
+        await runtime.world.vault.delete(source.key or f"{copy_folder(task, at)}/0")
+
+
+def copy_folder(task: Task, at: int) -> str:
+    """Where the copy of an input file is kept that the task names by URL; it is the first output there."""
+    return f"{task.id}/in/{at}"
+
+
 def shape_of(task: Task) -> Shape:
     """See a task as routing and pricing see it."""
     body = task.input
+    roles = [one.role for one in files_of(task)]
     size, quality, n, seconds, prompt = (body.get(name) for name in ("size", "quality", "n", "seconds", "prompt"))
     return Shape(
         kind=task.kind,
@@ -157,6 +184,8 @@ def shape_of(task: Task) -> Shape:
         priority=task.priority,
         surface=task.surface,
         metadata=task.metadata,
-        fields=frozenset(body),
+        fields=frozenset(body) - {FILES},
         prompt_chars=len(prompt) if isinstance(prompt, str) else 0,
+        images=roles.count(Role.IMAGE),
+        roles=frozenset(roles) - {Role.IMAGE},
     )

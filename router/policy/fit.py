@@ -13,12 +13,20 @@ from enum import StrEnum
 
 from router.policy.price import AUTO
 from router.policy.rules import Provider, Shape, Target
+from router.provider import Role
 from router.task import Preferences, usd_of
 
 # A target that does not take one of these cannot do what was asked; any other field may be dropped (contract 5.4).
-ESSENTIAL_FIELDS = frozenset({"image", "images", "input_reference", "mask", "seconds"})
+ESSENTIAL_FIELDS = frozenset({"seconds"})
 # Honoured by the router itself, whatever a target takes; `n` is held against `max_n`.
 OUR_FIELDS = frozenset({"model", "n", "response_format", "stream"})
+# What a caller calls the input files.
+FIELD_OF_ROLE = {
+    Role.IMAGE: "image",
+    Role.MASK: "mask",
+    Role.FIRST_FRAME: "input_reference",
+    Role.LAST_FRAME: "last_frame",
+}
 
 
 class Reason(StrEnum):
@@ -28,6 +36,8 @@ class Reason(StrEnum):
     IGNORED = "ignored"
     KIND = "kind"
     SIZE = "size"
+    SECONDS = "seconds"
+    INPUT = "input"
     COUNT = "count"
     UNSUPPORTED = "unsupported"
     PRICE_UNKNOWN = "price_unknown"
@@ -117,6 +127,9 @@ def _find_inability(target: Target, shape: Shape, preferences: Preferences) -> E
         takes_sizes = abilities.fields is None or "size" in abilities.fields
         if not takes_sizes or (abilities.sizes is not None and not abilities.sizes.fits(shape.size)):
             return exclude(target, Reason.SIZE, f"{model} cannot make the size {shape.size}", "size")
+    found = _find_lack_of_seconds(target, shape) or _find_lack_of_inputs(target, shape)
+    if found is not None:
+        return found
     if shape.n > abilities.max_n:
         detail = f"{model} makes at most {abilities.max_n} at a time, not {shape.n}"
         return exclude(target, Reason.COUNT, detail, "n")
@@ -124,6 +137,25 @@ def _find_inability(target: Target, shape: Shape, preferences: Preferences) -> E
     for name in untaken:
         if preferences.require_parameters or name in ESSENTIAL_FIELDS:
             return exclude(target, Reason.UNSUPPORTED, f"{model} does not take {name}", name)
+    return None
+
+
+def _find_lack_of_seconds(target: Target, shape: Shape) -> Exclusion | None:
+    lengths = target.abilities.seconds
+    if shape.seconds is None or lengths is None or shape.seconds in lengths:
+        return None
+    told = ", ".join(map(str, sorted(lengths)))
+    return exclude(target, Reason.SECONDS, f"{target.model} makes {told} seconds, not {shape.seconds}", "seconds")
+
+
+def _find_lack_of_inputs(target: Target, shape: Shape) -> Exclusion | None:
+    """Hold the input files against what the model takes; a file is never dropped (contract 5.4)."""
+    abilities, model = target.abilities, target.model
+    if shape.images > abilities.max_images:
+        detail = f"{model} takes at most {abilities.max_images} input images, not {shape.images}"
+        return exclude(target, Reason.INPUT, detail, FIELD_OF_ROLE[Role.IMAGE])
+    for role in sorted(shape.roles - abilities.roles):
+        return exclude(target, Reason.INPUT, f"{model} takes no {role.value}", FIELD_OF_ROLE[role])
     return None
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import datetime, tzinfo
 from fnmatch import fnmatchcase
 
+from router.geometry import parse_size
 from router.policy.rules import Model, Rule, Shape, When
-from router.provider import parse_size
 
 VIDEO_TIMEOUT_S = 1800.0
 CHAT_TIMEOUT_S = 120.0  # between bytes

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from router.geometry import parse_size
 from router.outcome import Billed
 from router.policy.rules import Price, Shape, Tokens
-from router.provider import Usage, parse_size
+from router.provider import Usage
 from router.task import NANOS_MAX
 
 AUTO = "auto"

@@ -43,6 +43,8 @@ __all__ = [
 
 
 RESTING = "resting"  # the upstream asked us to stay away for a while
+REPEATS = "repeats"  # the retry budget of the provider is used up; it fills by one a second
+REPEATS_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Candidate:
     """A target that may make the next attempt, at once or in `ready_in_s` seconds.
 
     `price_nanos` is the estimate of one attempt of the whole shape, None when unknown. `tries` counts the attempts made
-    here. `score` is what it was put in order by, the smaller first, None last. `reason` is the standing's.
+    here. `score` is what it was put in order by, the smaller first, None last. `reason` is the standing's or `repeats`.
     """
 
     target: Target
@@ -356,7 +358,7 @@ class _Past:
         """Count the attempts made at a target."""
         return sum(past.target == target.name for past in self.history)
 
-    def bar(self, one: _Offer, fleet: FleetView) -> str | None:
+    def bar(self, one: _Offer) -> str | None:
         """Say why this target may not be tried (again), None when it may.
 
         Every failure of the target itself must permit the same target, every other failure must permit moving on.
@@ -377,8 +379,6 @@ class _Past:
         tries = self.tries_at(one.target)
         if tries > retry.per_target:
             return f"it was tried {tries} times; the rule allows {retry.per_target} repeats"
-        if tries > 0 and not fleet.may_repeat(one.provider, one.target):
-            return "the budget for repeats at this target is used up"
         return None
 
     def _provider_of(self, target: str) -> Provider | None:
@@ -405,20 +405,24 @@ def _look_around(
             detail = standing.detail or f"its circuit is out ({standing.reason})"
             away.append(exclude(one.target, Reason(standing.reason), detail))
             continue
-        bar = past.bar(one, fleet)
+        bar = past.bar(one)
         if bar is not None:
             away.append(exclude(one.target, Reason.TRIED, bar))
             continue
+        tries, ready_in_s, reason = past.tries_at(one.target), max(0.0, standing.ready_in_s), standing.reason
+        if tries > 0 and ready_in_s < REPEATS_WAIT_S and not fleet.may_repeat(one.provider, one.target):
+            # Waited for, not given up: what the budget bounds is the load of repeats, not the task's life.
+            ready_in_s, reason = REPEATS_WAIT_S, REPEATS
         candidates.append(
             Candidate(
                 target=one.target,
                 provider=one.provider,
                 price_nanos=one.price_nanos,
-                ready_in_s=max(0.0, standing.ready_in_s),
+                ready_in_s=ready_in_s,
                 probe=standing.probe,
-                tries=past.tries_at(one.target),
+                tries=tries,
                 score=order.scores[one.target.name],
-                reason=standing.reason,
+                reason=reason,
             )
         )
     return candidates, away

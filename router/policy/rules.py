@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from enum import StrEnum
 
-from router.provider import Abilities, AdapterFacts, Kind
+from router.provider import Abilities, AdapterFacts, Kind, Role
 from router.task import Priority
 
 
@@ -68,6 +68,14 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """How a provider may wake us: what signs its webhooks, a shared `secret` or the keys published at `keys_url`."""
+
+    secret: str = field(default="", repr=False)
+    keys_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """An account at an upstream. No credential: the provider is an exclusion (`no_credential`), not an error."""
 
@@ -79,6 +87,7 @@ class Provider:
     rate: Rate | None = None
     breaker: Breaker = Breaker()
     retry_unknown: RetryUnknown | None = None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +261,10 @@ class Ruleset:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of a request routing and pricing may look at. `size` and `quality` None: not said."""
+    """What of a request routing and pricing may look at. `size` and `quality` None: not said.
+
+    `images` counts the reference images, `roles` names what the other input files are for.
+    """
 
     kind: Kind
     model: str
@@ -266,3 +278,5 @@ class Shape:
     metadata: Mapping[str, str] = field(default_factory=dict)
     fields: frozenset[str] = frozenset()
     prompt_chars: int = 0
+    images: int = 0
+    roles: frozenset[Role] = frozenset()

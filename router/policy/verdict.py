@@ -184,7 +184,7 @@ def _class_of(fail: Fail) -> tuple[str, str]:
             return "invalid_request", "invalid_request"
         case FailureKind.UNSUPPORTED if fail.param is not None and fail.ejects is Ejects.NOTHING:
             return "invalid_request", "invalid_request"
-        case FailureKind.UNKNOWN | FailureKind.LOST if fail.billed is Billed.UNKNOWN:
+        case FailureKind.UNKNOWN | FailureKind.LOST | FailureKind.RESULT_LOST if fail.billed is Billed.UNKNOWN:
             return "outcome_unknown", "outcome_unknown"
         case FailureKind.UNKNOWN | FailureKind.LOST:
             return "provider_timeout", "provider_timeout"

@@ -22,6 +22,7 @@ from router.api.auth import hash_key
 from router.api.services import ReloadResult, Services
 from router.events import Bus
 from router.flow import life
+from router.geometry import Sizes
 from router.outcome import Billed, Fail, FailureKind, fail
 from router.policy.rules import (
     Breaker,
@@ -48,7 +49,6 @@ from router.provider import (
     Kind,
     Media,
     Polled,
-    Sizes,
     Submitted,
     Usage,
 )
@@ -187,6 +187,7 @@ async def open_house(
         clock=WallClock(),
         dice=seeded_dice(7),
         call=_no_wire,
+        listen=_no_wire,
         fetch=_NoFetch(),
         store=kept,
         vault=vault,
@@ -225,7 +226,7 @@ async def _no_wire(request: object, timeout_s: float) -> Any:
 
 
 class _NoFetch:
-    def open(self, url: str, allowed_origin: str | None, timeout_s: float) -> Any:
+    def open(self, url: str, allowed_origin: str | None, timeout_s: float, headers: Any) -> Any:
         raise AssertionError(url, allowed_origin, timeout_s)
 
 

@@ -194,7 +194,9 @@ async def test_a_bad_filter_is_a_400_that_names_it(params, param):
     [
         ({"kind": None}, "kind"),
         ({"kind": "image.painting"}, "kind"),
-        ({"kind": "video.generation"}, "kind"),
+        ({"kind": "video.generation", "model": "cat"}, "model"),
+        ({"kind": "chat.completion"}, "messages"),
+        ({"kind": "image.edit"}, "image"),
         ({"input": None}, "input"),
         ({"input": {"prompt": 1}}, "prompt"),
         ({"colour": "red"}, "colour"),

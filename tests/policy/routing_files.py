@@ -3,7 +3,8 @@
 from textwrap import dedent
 
 from router.config import load
-from router.provider import Abilities, AdapterFacts, Kind, Sizes
+from router.geometry import Sizes
+from router.provider import Abilities, AdapterFacts, Kind
 
 IMAGES = frozenset({Kind.IMAGE_GENERATION})
 SQUARE = Sizes(named=frozenset({"auto", "1024x1024"}), multiple=16, min_side=64, max_side=2048)

@@ -236,7 +236,7 @@ def test_a_reference_outside_secrets_and_addresses_is_a_problem_and_not_a_text()
 
     assert problem == (
         "routing.yaml:12:models.picture.rules[0].when.metadata.team: "
-        "${NAME} is read in api_key, api_keys and base_url only"
+        "${NAME} is read in api_key, api_keys, base_url, webhook_secret, webhook_keys_url only"
     )
 
 

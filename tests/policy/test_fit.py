@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from router.geometry import Sizes
 from router.policy.fit import Exclusion, Reason, find_misfit, is_named, untaken_by, wishes_of
 from router.policy.price import quote
 from router.policy.rules import Shape
-from router.provider import Abilities, Kind, Sizes
+from router.provider import Abilities, Kind, Role
 from router.task import Preferences
 from tests.policy.rulebook import CENT, IMAGES, NO_WISHES, PICTURE, provider, target
 
@@ -17,6 +18,9 @@ NARROW = Abilities(
 )
 SIZELESS = Abilities(kinds=frozenset({Kind.IMAGE_GENERATION}), fields=frozenset({"prompt"}))
 FILMS = Abilities(kinds=frozenset({Kind.VIDEO_GENERATION}), fields=frozenset({"prompt", "seconds"}))
+FILMS_OF_FIVE = Abilities(
+    kinds=frozenset({Kind.VIDEO_GENERATION}), fields=frozenset({"prompt", "seconds"}), seconds=frozenset({5})
+)
 FILM = Shape(Kind.VIDEO_GENERATION, "m", seconds=4, fields=frozenset({"prompt", "seconds"}))
 
 
@@ -44,9 +48,11 @@ NARROW_ONE = target("a", at="acme", abilities=NARROW)
         (NARROW_ONE, asking(size="1000x1000"), NO_WISHES, Reason.SIZE, "size"),
         (target("a", abilities=SIZELESS), PICTURE, NO_WISHES, Reason.SIZE, "size"),
         (NARROW_ONE, asking("n", n=3), NO_WISHES, Reason.COUNT, "n"),
-        (NARROW_ONE, asking("image"), NO_WISHES, Reason.UNSUPPORTED, "image"),
-        (NARROW_ONE, asking("mask"), NO_WISHES, Reason.UNSUPPORTED, "mask"),
+        (NARROW_ONE, replace(PICTURE, images=1), NO_WISHES, Reason.INPUT, "image"),
+        (NARROW_ONE, replace(PICTURE, roles=frozenset({Role.MASK})), NO_WISHES, Reason.INPUT, "mask"),
+        (NARROW_ONE, replace(PICTURE, roles=frozenset({Role.FIRST_FRAME})), NO_WISHES, Reason.INPUT, "input_reference"),
         (NARROW_ONE, asking("seconds"), NO_WISHES, Reason.UNSUPPORTED, "seconds"),
+        (target("a", abilities=FILMS_OF_FIVE), FILM, NO_WISHES, Reason.SECONDS, "seconds"),
         (NARROW_ONE, asking("quality", "style"), Preferences(require_parameters=True), Reason.UNSUPPORTED, "quality"),
         (PLAIN, PICTURE, Preferences(max_price={"task": 3 * CENT}), Reason.MAX_PRICE, "provider.max_price"),
         (
@@ -87,7 +93,8 @@ def test_a_target_that_cannot_serve_says_why_and_names_the_field(one, shape, pre
         (target("a", abilities=SIZELESS), asking(size="auto"), Preferences(require_parameters=True)),
         (NARROW_ONE, asking("quality", quality="auto"), Preferences(require_parameters=True)),
         (NARROW_ONE, asking("stream", "response_format", "model"), Preferences(require_parameters=True)),
-        (target("a", abilities=IMAGES), asking("style", "seed", "image"), Preferences(require_parameters=True)),
+        (target("a", abilities=IMAGES), asking("style", "seed", "seconds"), Preferences(require_parameters=True)),
+        (target("a", abilities=replace(IMAGES, max_images=2)), replace(PICTURE, images=2), NO_WISHES),
         (PLAIN, PICTURE, Preferences(max_price={"task": 4 * CENT, "image": 4 * CENT, "video_second": 0})),
         (PLAIN, replace(PICTURE, n=3), Preferences(max_price={"image": 4 * CENT})),
         (target("a", cents=None), PICTURE, NO_WISHES),
@@ -121,7 +128,7 @@ def test_a_missing_credential_is_told_only_when_nothing_else_is_in_the_way():
 
 def test_reasons_are_asked_in_the_order_of_the_contract():
     hopeless = target("a", cents=None, abilities=NARROW)
-    shape = Shape(Kind.IMAGE_EDIT, "m", size="9x9", n=9, fields=frozenset({"prompt", "size", "n", "mask"}))
+    shape = Shape(Kind.IMAGE_EDIT, "m", size="9x9", n=9, fields=frozenset({"prompt", "size", "n", "seconds"}))
     preferences = Preferences(only=("b",), ignore=("a",), max_price={"task": 1})
     mended = [
         (Reason.NOT_IN_ONLY, {}, {"only": ()}),

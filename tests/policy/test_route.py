@@ -185,8 +185,22 @@ def test_the_round_begins_with_the_target_that_was_tried_least():
         ({"rules": ruleset(rule(replace(A, abilities=replace(A.abilities, max_n=0)), B))}, "count"),
         (
             {
+                "rules": ruleset(rule(replace(A, abilities=replace(A.abilities, seconds=frozenset({4}))), B)),
+                "shape": replace(PICTURE, seconds=5),
+            },
+            "seconds",
+        ),
+        (
+            {
+                "rules": ruleset(rule(A, replace(B, abilities=replace(B.abilities, max_images=1)))),
+                "shape": replace(PICTURE, images=1),
+            },
+            "input",
+        ),
+        (
+            {
                 "rules": ruleset(rule(replace(A, abilities=SIZELESS), B)),
-                "shape": replace(PICTURE, size=None, fields=frozenset({"mask"})),
+                "shape": replace(PICTURE, size=None, fields=frozenset({"seconds"})),
             },
             "unsupported",
         ),
@@ -299,11 +313,15 @@ def test_a_history_permits_what_each_of_its_failures_permits(retry, providers, h
     assert set(reasons(made).values()) <= {"tried"}
 
 
-def test_a_used_up_retry_budget_bars_repeats_but_no_first_try():
+def test_a_used_up_retry_budget_delays_repeats_but_no_first_try():
     made = make_plan(fleet=Yard(worn=frozenset({"a", "b"})), history=(OVERLOADED,))
 
-    assert names(made) == ["b", "c"]
-    assert reasons(made) == {"a": "tried"}
+    assert [(one.target.name, one.ready_in_s, one.reason) for one in made.candidates] == [
+        ("b", 0.0, None),
+        ("c", 0.0, None),
+        ("a", 1.0, "repeats"),
+    ]
+    assert made.excluded == ()
 
 
 def test_a_provider_that_only_another_rule_names_still_lends_its_setting_to_its_attempts():

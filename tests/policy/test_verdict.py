@@ -157,11 +157,11 @@ def test_when_all_are_out_the_task_is_held_until_the_first_is_back():
             "edit",
         ),
         (
-            {"of": [ONLY_SQUARES], "shape": replace(PICTURE, size=None, fields=frozenset({"mask"}))},
+            {"of": [ONLY_SQUARES], "shape": replace(PICTURE, size=None, fields=frozenset({"seconds"}))},
             "invalid_request",
             "invalid_request",
-            "mask",
-            "mask",
+            "seconds",
+            "seconds",
         ),
         (
             {"of": [A], "preferences": Preferences(only=("ghost",))},

@@ -6,7 +6,8 @@ file knows no provider.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -18,7 +19,25 @@ from typing import Any
 import yaml
 
 from providers import load
-from router.provider import Broken, Handle, Job, Kind, Polled, Reply, Request, Submitted
+from router.provider import (
+    Account,
+    Broken,
+    Delta,
+    Event,
+    Handle,
+    Inline,
+    Job,
+    Kind,
+    Part,
+    Partial,
+    Polled,
+    Reply,
+    Request,
+    Role,
+    Source,
+    Streamed,
+    Submitted,
+)
 
 NOW = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp() * 1000)
 MANDATORY = (
@@ -31,31 +50,65 @@ ONLY_WITH_JOBS = frozenset({"accepted", "pending", "job_failed", "job_lost"})
 
 @dataclass
 class Script:
-    """A call that gives one prepared answer and keeps what was sent. Without an answer nothing may be sent."""
+    """A call that gives prepared answers, the last one again and again, and keeps what was sent.
 
-    answer: Reply | Broken | None
+    Without an answer nothing may be sent.
+    """
+
+    answer: Reply | Broken | list[Reply | Broken] | None
     sent: list[Request] = field(default_factory=list)
 
     async def __call__(self, request: Request) -> Reply | Broken:
         self.sent.append(request)
         assert self.answer is not None, f"{request.method} {request.url} was sent where nothing may be"
+        if isinstance(self.answer, list):
+            return self.answer[min(len(self.sent), len(self.answer)) - 1]
         return self.answer
+
+
+@dataclass
+class StreamScript:
+    """A listen that gives one prepared stream, or an answer that is none, and keeps what was sent."""
+
+    answer: Reply | Broken | list[Event | Broken]
+    sent: list[Request] = field(default_factory=list)
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def __call__(self, request: Request) -> AsyncIterator[Any]:
+        self.sent.append(request)
+        yield self if isinstance(self.answer, list) else self.answer
+
+    async def events(self) -> AsyncGenerator[Event | Broken, None]:
+        assert isinstance(self.answer, list)
+        for event in self.answer:
+            yield event
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One recorded exchange: a submit, or a poll if there is a handle."""
+    """One recorded exchange: a submit, a poll if there is a handle, or what `verb` says (cancel, probe, stream)."""
 
     slug: str
     name: str
     job: Job
     handle: Handle | None
-    answer: Reply | Broken | None
+    answer: Any
     spec: Mapping[str, Any]
 
-    def play(self) -> tuple[Submitted | Polled, list[Request]]:
+    def play(self) -> tuple[Submitted | Polled | list[Streamed], list[Request]]:
         """Let the adapter take its turn; return what it concluded and what it sent."""
-        adapter, script = load(self.slug), Script(self.answer)
+        adapter: Any = load(self.slug)
+        if self.spec.get("verb") == "stream":
+            stream = StreamScript(self.answer)
+            return drive(_gather(adapter.stream(self.job, stream))), stream.sent
+        script = Script(self.answer)
+        if self.spec.get("verb") == "cancel":
+            return drive(adapter.cancel(self.handle, self.job, script)), script.sent
+        if self.spec.get("verb") == "probe":
+            account = Account(self.job.base_url, self.job.credential, self.job.now)
+            return drive(adapter.probe(account, script)), script.sent
         if self.handle is not None:
             return drive(adapter.poll(self.handle, self.job, script)), script.sent
         return drive(adapter.submit(self.job, script)), script.sent
@@ -103,6 +156,8 @@ def job_of(slug: str, **changes: Any) -> Job:
         base_url=spec["base_url"],
         credential=whole["credential"],
         now=NOW,
+        files=tuple(Source(**{**one, "role": Role(one["role"])}) for one in spec.get("files", ())),
+        callback_url=spec.get("callback_url"),
     )
 
 
@@ -117,12 +172,62 @@ def reply_of(spec: Mapping[str, Any]) -> Reply:
     )
 
 
+def shown(request: Request) -> dict[str, Any]:
+    """Write a request as the transcripts do: a kept file is `<key>`, as a data URI `data:TYPE;base64,<key>`."""
+    return {
+        "method": request.method,
+        "url": request.url,
+        "headers": dict(request.headers),
+        "json": _show(request.json),
+        "form": [[part.name, _show_part(part)] for part in request.form],
+    }
+
+
+def _show(value: Any) -> Any:
+    match value:
+        case Inline(source, data_uri):
+            return f"data:{source.content_type};base64,<{source.key}>" if data_uri else f"<{source.key}>"
+        case Mapping():
+            return {name: _show(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_show(inner) for inner in value]
+        case _:
+            return value
+
+
+def _show_part(part: Part) -> str:
+    return part.value if isinstance(part.value, str) else f"<{part.value.key}>"
+
+
+def tell_stream(told: list[Streamed]) -> list[Any]:
+    """Write what a stream told, but for its last word: `partial INDEX`, or a chunk's data."""
+    return [
+        f"partial {one.index}" if isinstance(one, Partial) else one.data
+        for one in told[:-1]
+        if isinstance(one, Partial | Delta)
+    ]
+
+
+def _event(spec: Mapping[str, Any]) -> Event | Broken:
+    if "broken" in spec:
+        return Broken(**spec["broken"])
+    return Event(spec.get("name", "message"), spec.get("data"), spec.get("text", ""))
+
+
+async def _gather(stream: AsyncGenerator[Streamed, None]) -> list[Streamed]:
+    return [one async for one in stream]
+
+
 def _exchange(slug: str, name: str, spec: Mapping[str, Any]) -> Exchange:
-    answer: Reply | Broken | None = None
+    answer: Any = None
     if "broken" in spec:
         answer = Broken(**spec["broken"])
+    elif "replies" in spec:
+        answer = [reply_of(one) for one in spec["replies"]]
     elif "reply" in spec:
         answer = reply_of(spec["reply"])
+    elif "events" in spec:
+        answer = [_event(one) for one in spec["events"]]
     return Exchange(
         slug=slug,
         name=name,

@@ -101,7 +101,9 @@ def gated(world: World, gate: Gate, dice: Random, mark: Callable[[str], None]) -
 
     class Fetcher:
         @asynccontextmanager
-        async def open(self, url: str, allowed_origin: str | None, timeout_s: float) -> AsyncIterator[Any]:
+        async def open(
+            self, url: str, allowed_origin: str | None, timeout_s: float, _headers: Any
+        ) -> AsyncIterator[Any]:
             await gate.through()
             async with world.fetch.open(url, allowed_origin, timeout_s) as answer:
                 yield answer

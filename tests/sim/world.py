@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from router.provider import Adapter, Broken, Reply, Request
 from router.world import FetchFailed, Store, Unavailable, World, seeded_dice
@@ -128,7 +128,9 @@ class SimFetcher:
         self._outside, self._dice = outside, dice
 
     @asynccontextmanager
-    async def open(self, url: str, allowed_origin: str | None, timeout_s: float) -> AsyncIterator[_Body | FetchFailed]:
+    async def open(
+        self, url: str, allowed_origin: str | None, timeout_s: float, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[_Body | FetchFailed]:
         """Answer after a drawn time."""
         await asyncio.sleep(0.05 + self._dice.random())
         _scheme, _empty, _host, name, remote_id = url.split("/")
@@ -181,6 +183,11 @@ class SimCaller:
         return 0.05, provider.poll(path[1])
 
 
+def _no_stream(request: Request, timeout_s: float, idle_s: float) -> NoReturn:
+    """The fake providers stream nothing."""
+    raise AssertionError(request.url)
+
+
 def make_world(outside: Outside, life: int) -> World:
     """Make the outside of one life. Streams of randomness are named by life, so that lives do not repeat each other."""
     streams = seeded_dice(outside.seed)
@@ -211,6 +218,7 @@ def make_world(outside: Outside, life: int) -> World:
         clock=SimClock(),
         dice=dice,
         call=SimCaller(outside, dice("wire"), mark),
+        listen=_no_stream,
         fetch=SimFetcher(outside, dice("fetch")),
         store=LatentStore(outside.store, dice("store-latency"), outside),
         vault=SimVault(outside),

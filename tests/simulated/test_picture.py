@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from providers.simulated import PillowMissingError, start
-from providers.simulated.picture import Painter, Picture, render
+from providers.simulated.painter import Painter
+from providers.simulated.picture import Picture, render
 
 
 def load(painted: bytes) -> Image.Image:

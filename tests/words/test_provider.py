@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.provider import Abilities, AdapterFacts, Job, Kind, Media, Sizes, parse_size, rest_asked
+from router.geometry import Sizes, parse_size
+from router.provider import Abilities, AdapterFacts, Job, Kind, Media, rest_asked
 
 # gpt-image-2: sides divisible by 16, ratio up to 3:1, at most 3840x2160, and `auto`.
 OPENAI = Sizes(named=frozenset({"auto"}), multiple=16, max_side=3840, max_pixels=3840 * 2160, max_ratio=3.0)
@@ -109,9 +110,11 @@ def test_a_media_record_has_one_source():
     assert Media(b64="iVBORw0KGgo=", revised_prompt="a cat").url is None
 
 
-@pytest.mark.parametrize("sources", [{}, {"url": "https://cdn.example.org/a.png", "b64": "iVBORw0KGgo="}])
+@pytest.mark.parametrize(
+    "sources", [{}, {"url": "https://cdn.example.org/a.png", "b64": "QQ=="}, {"b64": "QQ==", "document": {}}]
+)
 def test_a_media_record_without_a_source_or_with_two_is_refused(sources):
-    with pytest.raises(ValueError, match="either a url or base64"):
+    with pytest.raises(ValueError, match="one of a url, base64"):
         Media(**sources)
 
 

@@ -39,7 +39,7 @@ def render(view: TaskView, sight: Sight) -> dict[str, Any]:
         "target_model": task.target_model,
         "surface": task.surface,
         "priority": task.priority.word,
-        "input": dict(task.input),
+        "input": _input(task.input),
         "metadata": dict(task.metadata),
         "output": output,
         "output_url": output[0]["url"] if output else None,
@@ -67,6 +67,15 @@ def render(view: TaskView, sight: Sight) -> dict[str, Any]:
         "completed_at": time_of(task.completed_at),
         "expires_at": time_of(task.expires_at),
     }
+
+
+def _input(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Show what was asked; of an input file what it is and where it came from, not where we keep it."""
+    shown = dict(fields)
+    files = shown.get("files")
+    if isinstance(files, list):
+        shown["files"] = [{name: value for name, value in row.items() if name != "key"} for row in files]
+    return shown
 
 
 def attempt(one: Attempt, link: Callable[[Output], str]) -> dict[str, Any]:
