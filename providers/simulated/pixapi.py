@@ -6,7 +6,6 @@ shares no code with the adapter.
 Source: the provider file of Pixapi.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Literal, assert_never
 
 from aiohttp import web
 
+from providers.simulated.body_fields import read_object
 from providers.simulated.faults import Fault, FaultKind, Offer, Step
 from providers.simulated.film import Film
 from providers.simulated.gallery import Gallery
@@ -39,6 +39,8 @@ VEO_FAST_CREDITS = Decimal(2)
 """One second of a fast veo at 720p."""
 UNLISTED_CREDITS = Decimal("1.5")
 """One picture or film of any other model, as the printed task of sora-2."""
+
+SIDE_MAX = 4096
 
 _WORDS: Mapping[int, str] = {
     400: "invalid_request_error",
@@ -90,6 +92,7 @@ class Simulator:
             turn_away=self._turn_away,
             unknown=lambda _id: self._error(404, "task not found", "task_not_found"),
             named=name_task,
+            shown=self.offer[Step.SUBMIT] - {FaultKind.GARBAGE_BASE64},
         )
 
     def applications(self) -> tuple[web.Application, ...]:
@@ -130,14 +133,9 @@ class Simulator:
         denied = self.admit(request)
         if denied is not None:
             return denied
-        try:
-            fields = json.loads(await request.read())
-        except web.HTTPRequestEntityTooLarge:
-            return self._error(413, "request body too large")
-        except (ValueError, RecursionError):
-            fields = None
-        if not isinstance(fields, dict):
-            return self._error(400, "the body must be a JSON object")
+        fields = await read_object(request)
+        if isinstance(fields, Invalid):
+            return self.complain(fields)
         self._workshop.describe(request, body=fields)
         order = self._flagged(request, fields) or self._read_film(fields)
         if isinstance(order, web.Response):
@@ -167,6 +165,8 @@ class Simulator:
             models=self._options.models,
             inputs=upload.inputs,
             mask=upload.mask,
+            mask_fits=upload.mask_fits,
+            markup=upload.markup,
         )
         if isinstance(order, Invalid):
             return self.complain(order)
@@ -198,8 +198,8 @@ class Simulator:
             return self._error(404, f"model {model} not found")
         size = fields.get("size", "1280x720")
         found = re.fullmatch(r"([1-9][0-9]{1,3})x([1-9][0-9]{1,3})", size) if isinstance(size, str) else None
-        if found is None or int(found[1]) % 2 or int(found[2]) % 2:
-            return self._error(400, "size must be WIDTHxHEIGHT with even numbers")
+        if found is None or int(found[1]) % 2 or int(found[2]) % 2 or max(int(found[1]), int(found[2])) > SIDE_MAX:
+            return self._error(400, f"size must be WIDTHxHEIGHT with even numbers up to {SIDE_MAX}")
         duration = fields.get("duration", 5)
         if isinstance(duration, bool) or not isinstance(duration, int | float) or not 1 <= duration <= 60:
             return self._error(400, "duration must be 1 to 60 seconds")

@@ -27,7 +27,9 @@ def upstream(simulate):
 
 @pytest.fixture
 def client(upstream):
-    return replicate.Client(api_token="r8_test", base_url=upstream.base_url)
+    made = replicate.Client(api_token="r8_test", base_url=upstream.base_url)
+    yield made
+    made._client.close()  # noqa: SLF001 - the SDK has no way to close its connections
 
 
 def poll_until(reached: Callable[[], object], what: str) -> None:

@@ -294,7 +294,15 @@ async def test_an_unknown_task_and_a_wrong_key_are_refused():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"model": None}, {"prompt": ""}, {"size": "wide"}, {"size": "321x180"}, {"duration": 0}, {"input_image": 7}],
+    [
+        {"model": None},
+        {"prompt": ""},
+        {"size": "wide"},
+        {"size": "321x180"},
+        {"size": "320x4098"},
+        {"duration": 0},
+        {"input_image": 7},
+    ],
 )
 async def test_a_film_that_breaks_a_rule_is_refused_with_the_field(upstream, wrong):
     running, session = upstream
