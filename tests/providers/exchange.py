@@ -141,7 +141,7 @@ def exchanges_of(slug: str) -> Iterator[Exchange]:
 
 def errors_of(slug: str) -> Iterator[Exchange]:
     """Yield the cases of the error table; each is named by its row."""
-    return (_exchange(slug, spec["row"], {**spec, "reply": spec}) for spec in read(slug)["errors"])
+    return (_exchange(slug, spec["row"], {**({"reply": spec} if "status" in spec else {}), **spec}) for spec in read(slug)["errors"])
 
 
 def job_of(slug: str, **changes: Any) -> Job:
@@ -224,10 +224,10 @@ def _exchange(slug: str, name: str, spec: Mapping[str, Any]) -> Exchange:
         answer = Broken(**spec["broken"])
     elif "replies" in spec:
         answer = [reply_of(one) for one in spec["replies"]]
-    elif "reply" in spec:
-        answer = reply_of(spec["reply"])
     elif "events" in spec:
         answer = [_event(one) for one in spec["events"]]
+    elif "reply" in spec:
+        answer = reply_of(spec["reply"])
     return Exchange(
         slug=slug,
         name=name,
