@@ -82,7 +82,8 @@ def test_a_model_that_nobody_knows_gets_every_field(slug, model):
 
 def test_what_needs_an_image_is_not_offered_a_prompt():
     assert facts("bfl").of_model("flux-pro-1.0-fill").kinds == frozenset()
-    assert facts("bfl").of_model("flux-2-pro").kinds == {Kind.IMAGE_GENERATION}
+    assert facts("bfl").of_model("flux-2-pro").kinds == {Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT}
+    assert facts("bfl").of_model("flux-pro-1.1").kinds == {Kind.IMAGE_GENERATION}
 
 
 def test_only_bfl_lets_refusals_go_free_and_nobody_knows_a_key_that_makes_a_repeat_safe():
