@@ -1,6 +1,6 @@
 # Pointsman. Each target creates what it needs in .venv, installs nothing twice, and needs only Python 3.11+ with venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test install check sim seen soak bench lock
+.PHONY: help demo test test-sdk test-sdk-ark install check sim seen soak bench lock
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -23,15 +23,31 @@ MADE    := $(VENV)/.made-with-$(VERSION)
 RUNS    := $(VENV)/.runs
 TESTS   := $(VENV)/.tests
 
+# The SDKs of the providers, apart from everything else: one environment for each lock of tests/sdk.
+SDK        := $(VENV)-sdk
+SDK_READY   = $(SDK)/$(1)/.ready-with-$(VERSION)
+SDK_PYTEST  = POINTSMAN_PYTHON=$(abspath $(BIN)/python) $(SDK)/$(1)/bin/python -m pytest -c tests/sdk/pytest.ini
+SDK_COMPILE = $(UV) pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PYTHON= chooses the interpreter (default python3); ARGS= goes to the command."
 
 demo: $(RUNS) ## the daemon with simulated providers, one of them failing (ARGS=--once ends by itself)
 	@$(BIN)/pointsman demo $(ARGS)
 
-test: $(TESTS) ## every test (ARGS='tests/flow -k queue' for some)
+test: $(TESTS) ## every test, those with the SDKs too (ARGS='tests/flow -k queue' for some, without them)
 	$(BIN)/python -m pytest $(ARGS)
+	$(if $(ARGS),,@$(MAKE) --no-print-directory test-sdk)
+
+test-sdk: $(RUNS) $(foreach one,openai-1 openai-2 google-2 current,$(call SDK_READY,$(one))) ## the simulators against the official SDKs
+	$(call SDK_PYTEST,openai-1) tests/sdk/test_openai*.py $(ARGS)
+	$(call SDK_PYTEST,openai-2) tests/sdk/test_openai*.py $(ARGS)
+	$(call SDK_PYTEST,google-2) tests/sdk/test_google.py tests/sdk/google2 $(ARGS)
+	$(call SDK_PYTEST,current) tests/sdk $(ARGS)
+
+test-sdk-ark: $(RUNS) $(call SDK_READY,ark) ## the simulator of Ark against its official SDK (not part of test)
+	$(call SDK_PYTEST,ark) tests/sdk/ark $(ARGS)
 
 install: $(TESTS) ## everything, then use .venv/bin/pointsman
 	@echo "installed: $(BIN)/pointsman"
@@ -59,6 +75,9 @@ lock: ## make the requirements files anew from pyproject.toml (needs uv)
 	$(EXPORT) --group build --output-file requirements.lock
 	$(EXPORT) --group build --extra simulators --extra video --output-file requirements-demo.lock
 	$(EXPORT) --group build --extra simulators --extra video --group dev --output-file requirements-dev.lock
+	for name in current openai-2 openai-1 google-2 ark; do \
+	  $(SDK_COMPILE) --output-file tests/sdk/$$name.lock tests/sdk/$$name.in > /dev/null || exit 1; \
+	done
 
 $(MADE):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer: make PYTHON=...")'
@@ -79,3 +98,11 @@ $(TESTS): $(MADE) requirements-dev.lock pyproject.toml
 	@$(INSTALL_LOCK) requirements-dev.lock
 	@$(INSTALL_PROJECT)
 	@touch $(RUNS) $@
+
+# An environment without a pip of its own: that of $(VENV) fills it, which saves half of the time.
+$(SDK)/%/.ready-with-$(VERSION): tests/sdk/%.lock | $(MADE)
+	@echo "installing the SDKs of $<"
+	@$(PYTHON) -m venv --clear --without-pip $(@D)
+	@$(BIN)/python -m pip --python $(@D)/bin/python --disable-pip-version-check --no-input -qq \
+	  install --require-hashes --only-binary :all: --requirement $<
+	@touch $@

@@ -17,6 +17,9 @@ from tests.waiting import poll_until_sync
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("ci")
 
+# The SDKs have environments of their own: make test-sdk.
+collect_ignore = ["sdk"]
+
 GRACE_S = 10.0
 
 

@@ -15,6 +15,7 @@ import router
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = ["requirements.lock", "requirements-demo.lock", "requirements-dev.lock"]
+SDK_LOCKS = [f"tests/sdk/{name}.lock" for name in ("openai-1", "openai-2", "current", "google-2", "ark")]
 PIN = re.compile(
     r"^(?P<name>[a-z0-9-]+)==(?P<version>[^ ;\\]+)(?: ; [^\\]+?)?(?P<hashes>(?: --hash=sha256:[0-9a-f]{64})*)$"
 )
@@ -37,7 +38,7 @@ def normalise(requirement):
     return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9_.-]+", requirement)[0]).lower()
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, *SDK_LOCKS])
 def test_a_lock_names_no_address_and_no_option(lock):
     text = (ROOT / lock).read_text(encoding="utf-8")
 
@@ -45,7 +46,7 @@ def test_a_lock_names_no_address_and_no_option(lock):
     assert not re.findall(r"^\s*-(?!-hash=).*", text, re.MULTILINE), "only packages and hashes belong in a lock"
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, *SDK_LOCKS])
 def test_every_requirement_of_a_lock_is_one_version_with_hashes(lock):
     pins = read_pins(lock)
 
@@ -69,6 +70,25 @@ def test_the_larger_locks_hold_the_smaller_ones_at_the_same_versions():
     assert runs.items() <= demo.items() <= dev.items()
     assert drawing == set(demo) - set(runs)
     assert tools <= set(dev)
+
+
+@pytest.mark.parametrize("lock", SDK_LOCKS)
+def test_a_lock_of_sdks_holds_what_its_list_asks_for(lock):
+    asked = (ROOT / lock).with_suffix(".in").read_text(encoding="utf-8").splitlines()
+
+    assert {normalise(line) for line in asked if not line.startswith("#")} - set(read_versions(lock)) == set()
+
+
+def test_the_sdk_of_openai_is_tried_in_each_of_its_major_versions():
+    majors = [read_versions(lock)["openai"].split(".")[0] for lock in SDK_LOCKS[:3]]
+
+    assert majors == ["1", "2", "3"]
+
+
+def test_the_sdk_of_google_is_tried_in_the_last_major_version_that_orders_films_and_in_the_newest():
+    versions = [read_versions(f"tests/sdk/{name}.lock")["google-genai"] for name in ("google-2", "current")]
+
+    assert [version.split(".")[0] for version in versions] == ["2", "3"]
 
 
 def test_the_version_is_the_same_in_the_package_and_in_the_project():

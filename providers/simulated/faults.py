@@ -8,7 +8,7 @@ hits is carried out.
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -45,8 +45,10 @@ class FaultKind(StrEnum):
     HANG = "hang"
     DROP = "drop"
     GATEWAY_TIMEOUT = "gateway_timeout"
+    ERROR_AFTER = "error_after"
     REFUSAL = "refusal"
     CONTENT_MODERATED = "content_moderated"
+    TEXT_ONLY = "text_only"
     JOB_ERROR = "job_error"
     TASK_NOT_FOUND = "task_not_found"
     LOST = "lost"
@@ -56,9 +58,12 @@ class FaultKind(StrEnum):
     WRONG_MAGIC = "wrong_magic"
     EMPTY_DATA = "empty_data"
     STREAM_ERROR = "stream_error"
+    UNFINISHED = "unfinished"
+    RAGGED = "ragged"
     TRUNCATED = "truncated"
     ENDLESS = "endless"
     FLOOD = "flood"
+    REDIRECTED = "redirected"
 
 
 MEANINGS: Mapping[FaultKind, str] = {
@@ -77,9 +82,11 @@ MEANINGS: Mapping[FaultKind, str] = {
     FaultKind.LATE: "the job succeeds and is charged, the answer comes `seconds` late: later than the client waits",
     FaultKind.HANG: "accepted and charged, and never answered",
     FaultKind.DROP: "accepted and charged, and the connection is cut at once",
-    FaultKind.GATEWAY_TIMEOUT: "accepted and charged, and a proxy answers 504 as HTML",
+    FaultKind.GATEWAY_TIMEOUT: "accepted and charged, and answered with 504: a proxy's HTML, or the vendor's words",
+    FaultKind.ERROR_AFTER: "accepted and charged, and answered with a 500 all the same",
     FaultKind.REFUSAL: "content policy, in the provider's usual form (and at the provider's usual price)",
     FaultKind.CONTENT_MODERATED: "the job is accepted, its output is refused",
+    FaultKind.TEXT_ONLY: "200 as if all was well, with an explanation in place of the picture",
     FaultKind.JOB_ERROR: "the job is accepted and then fails",
     FaultKind.TASK_NOT_FOUND: "the first `polls` polls of the job do not know it yet",
     FaultKind.LOST: "the job is accepted, and no poll ever knows it",
@@ -88,10 +95,13 @@ MEANINGS: Mapping[FaultKind, str] = {
     FaultKind.GARBAGE_BASE64: "b64_json that is not base64",
     FaultKind.WRONG_MAGIC: "the picture's bytes are text",
     FaultKind.EMPTY_DATA: "200 without any picture in it",
-    FaultKind.STREAM_ERROR: "a stream breaks off with an error event after its first partial picture",
+    FaultKind.STREAM_ERROR: "a stream breaks off with an error event after its first piece",
+    FaultKind.UNFINISHED: "a stream ends cleanly, but before its last events",
+    FaultKind.RAGGED: "a whole stream with CRLF, comments, and events torn and joined over the writes",
     FaultKind.TRUNCATED: "the body ends in the middle",
     FaultKind.ENDLESS: "a body of one byte every `seconds`, without end",
     FaultKind.FLOOD: "a body as fast as the client reads, without end (one GiB)",
+    FaultKind.REDIRECTED: "302 to a signed link that needs no key",
 }
 """One sentence per kind, shown by `GET /_simulator/faults`."""
 
@@ -125,7 +135,8 @@ class Fault:
     model, prompt: a text that must occur in the request's model or prompt. at: the step; None takes the first step of
     the life at which the simulator offers the kind. seconds: for slow, late and endless, multiplied by the time
     scale. retry_after_s: the header of 429 and 503, sent as it is. polls: for task_not_found. param: for
-    unsupported_parameter.
+    unsupported_parameter. word: the provider's own word (or text) for a kind that it shows in several forms; its
+    module says which it knows, None takes the usual one.
     """
 
     kind: FaultKind
@@ -138,6 +149,7 @@ class Fault:
     retry_after_s: float | None = None
     polls: int = 2
     param: str = "size"
+    word: str | None = None
 
     def delay_s(self) -> float:
         """The delay of this row in unscaled seconds; 0.0 for kinds that have none."""
@@ -184,9 +196,14 @@ class Dial:
         """The rows in force, with their steps filled in."""
         return tuple(row.fault for row in self._rows)
 
-    def draw(self, step: Step, *, model: str = "", prompt: str = "") -> Fault | None:
-        """What this request meets, or None. Every matching row counts it and throws its dice, hit or not."""
-        struck = [row.fault for row in self._rows if row.matches(step, model, prompt) and row.strikes()]
+    def draw(
+        self, step: Step, *, model: str = "", prompt: str = "", shown: Collection[FaultKind] | None = None
+    ) -> Fault | None:
+        """What this request meets, or None. Every matching row counts it and throws its dice, hit or not. shown: the
+        kinds that this very request can show, at a provider whose requests differ in that; rows of others stay out.
+        """
+        rows = [row for row in self._rows if shown is None or row.fault.kind in shown]
+        struck = [row.fault for row in rows if row.matches(step, model, prompt) and row.strikes()]
         if not struck:
             return None
         self.hits[struck[0].kind] += 1
@@ -249,7 +266,7 @@ def fault_json(fault: Fault) -> dict[str, Any]:
 
 
 _NUMBERS = {"share": float, "first": int, "seconds": float, "retry_after_s": float, "polls": int}
-_TEXTS = ("model", "prompt", "param")
+_TEXTS = ("model", "prompt", "param", "word")
 
 
 def _parse_row(row: object, where: str) -> Fault | FaultProblem:

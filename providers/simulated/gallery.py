@@ -57,7 +57,7 @@ class Gallery:
         """lifetime_s: unscaled seconds that a link lives."""
         self._workshop = workshop
         self._path = path
-        self._lifetime_ms = int(lifetime_s * workshop.options.time_scale * 1000)
+        self._lifetime_s = lifetime_s
         self._secret = hashlib.sha256(f"gallery/{workshop.slug}/{workshop.options.seed}".encode()).digest()
         self._hung: OrderedDict[str, _Hung] = OrderedDict()
         self._count = 0
@@ -66,15 +66,18 @@ class Gallery:
         """The route that serves the links of this gallery."""
         return web.get(self._path + "/{name}", self.show)
 
-    def hang(self, work: Picture | Film, model: str, *, spoilt: bool = False) -> str:
-        """Remember a picture or a film and return its link without the origin. The link's life begins now."""
+    def hang(self, work: Picture | Film, model: str, *, spoilt: bool = False, lifetime_s: float | None = None) -> str:
+        """Remember a picture or a film and return its link without the origin. The link's life begins now. lifetime_s:
+        unscaled seconds, where a caller may choose.
+        """
         self._count += 1
         stem = hmac.digest(self._secret, f"name/{self._count}".encode(), "sha256").hex()[:32]
         name = f"{stem}.{work.format}"
         self._hung[name] = _Hung(work, model, spoilt)
         while len(self._hung) > PICTURES_KEPT:
             self._hung.popitem(last=False)
-        expires_ms = self._workshop.options.now_ms() + self._lifetime_ms
+        options, lives_s = self._workshop.options, self._lifetime_s if lifetime_s is None else lifetime_s
+        expires_ms = options.now_ms() + int(lives_s * options.time_scale * 1000)
         return f"{self._path}/{name}?se={expires_ms}&sig={self._sign(name, str(expires_ms))}"
 
     async def show(self, request: web.Request) -> web.StreamResponse:

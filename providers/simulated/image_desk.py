@@ -15,9 +15,10 @@ from aiohttp import web
 
 from providers.simulated import mischief
 from providers.simulated.bill import What
+from providers.simulated.body_fields import Invalid
 from providers.simulated.faults import TURNED_AWAY, Fault, FaultKind, Step
 from providers.simulated.gallery import RESULT_FAULTS, Gallery
-from providers.simulated.image_order import Endpoint, Family, Invalid, Order, read_order
+from providers.simulated.image_order import Endpoint, Family, Order, read_order
 from providers.simulated.image_reply import Delivery, Terms, draw_up, write_body
 from providers.simulated.image_stream import ImageStream
 from providers.simulated.image_upload import read_upload
@@ -37,6 +38,7 @@ IMAGE_OFFER = {
         FaultKind.WRONG_MAGIC,
         FaultKind.EMPTY_DATA,
         FaultKind.STREAM_ERROR,
+        FaultKind.UNFINISHED,
         FaultKind.TRUNCATED,
         FaultKind.ENDLESS,
         FaultKind.FLOOD,
@@ -99,10 +101,13 @@ class ImageDesk:
             models=workshop.options.models,
             inputs=upload.inputs,
             mask=upload.mask,
+            mask_fits=upload.mask_fits,
+            markup=upload.markup,
         )
         if isinstance(order, Invalid):
             return seller.complain(order)
-        fault = workshop.dial.draw(Step.SUBMIT, model=order.model, prompt=order.prompt)
+        shown = (IMAGE_OFFER[Step.SUBMIT] | TURNED_AWAY) - (frozenset() if order.stream else {FaultKind.UNFINISHED})
+        fault = workshop.dial.draw(Step.SUBMIT, model=order.model, prompt=order.prompt, shown=shown)
         workshop.describe(request, fault=fault)
         if fault and fault.kind in TURNED_AWAY:
             return seller.turn_away(fault, order)
@@ -148,7 +153,7 @@ class ImageDesk:
             pictures = list(await asyncio.gather(*wanted))
         silent = kind in (FaultKind.HANG, FaultKind.GATEWAY_TIMEOUT)
         late = kind is FaultKind.LATE and workshop.bill.abandoned(job)
-        if kind is FaultKind.STREAM_ERROR:
+        if kind in (FaultKind.STREAM_ERROR, FaultKind.UNFINISHED):
             workshop.bill.end(job, What.FAILURE)
         else:
             workshop.bill.end(job, What.TIMEOUT if silent or late else What.SUCCESS)

@@ -7,28 +7,30 @@ Sources: the provider file of the OpenAI images API, sections 3 and 6; of APIYI,
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from providers.simulated.body_fields import (
+    FieldError,
+    Invalid,
+    list_words,
+    read_flag,
+    read_number,
+    read_text,
+    read_word,
+)
 from providers.simulated.picture import Format
 
+__all__ = ("ANY_MODEL", "OPENAI_FAMILIES", "Endpoint", "Family", "Invalid", "Order", "find_family", "read_order")
+
 Endpoint = Literal["generation", "edit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Invalid:
-    """Why an order is refused: a sentence, the field and the code of the error body, and the HTTP status."""
-
-    message: str
-    param: str | None
-    code: str | None = "invalid_value"
-    status: int = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """The rules of some models. sizes: the words taken for `size`; free_sizes: WIDTHxHEIGHT besides, under the rules
     of `_read_free_size` unless size_ignored. n_max: pictures per order. reports_usage: replies count tokens.
+    input_fidelities: the words of that field, none where it is refused.
     """
 
     sizes: Collection[str]
@@ -39,8 +41,9 @@ class Family:
     prompt_max: int = 32_000
     reports_usage: bool = False
     streams: bool = False
-    takes_input_fidelity: bool = False
+    input_fidelities: Collection[str] = ()
     takes_mask: bool = True
+    takes_markup: bool = False
     takes_style: bool = False
 
 
@@ -69,11 +72,12 @@ class Order:
 
 _GPT_SIZES = ("auto", "1024x1024", "1536x1024", "1024x1536")
 _GPT_QUALITIES = ("auto", "low", "medium", "high")
-_GPT_1 = Family(sizes=_GPT_SIZES, qualities=_GPT_QUALITIES, reports_usage=True, streams=True, takes_input_fidelity=True)
-_GPT_2 = Family(sizes=_GPT_SIZES, qualities=_GPT_QUALITIES, free_sizes=True, reports_usage=True, streams=True)
-_GPT_2_5 = Family(
-    sizes=_GPT_SIZES, qualities=(*_GPT_QUALITIES, "xhigh", "max"), free_sizes=True, reports_usage=True, streams=True
+_GPT_1 = Family(
+    sizes=_GPT_SIZES, qualities=_GPT_QUALITIES, reports_usage=True, streams=True, input_fidelities=("low", "high")
 )
+_GPT_1_MINI = replace(_GPT_1, input_fidelities=("low",))
+_GPT_2 = Family(sizes=_GPT_SIZES, qualities=_GPT_QUALITIES, free_sizes=True, reports_usage=True, streams=True)
+_GPT_2_5 = replace(_GPT_2, qualities=(*_GPT_QUALITIES, "xhigh", "max"), takes_markup=True)
 _DALLE_3 = Family(
     sizes=("1024x1024", "1792x1024", "1024x1792"),
     qualities=("auto", "standard", "hd"),
@@ -92,6 +96,7 @@ ANY_MODEL = Family(
 OPENAI_FAMILIES: Sequence[tuple[str, Family]] = (
     ("gpt-image-2.", _GPT_2_5),
     ("gpt-image-2", _GPT_2),
+    ("gpt-image-1-mini", _GPT_1_MINI),
     ("gpt-image-1", _GPT_1),
     ("chatgpt-image", _GPT_1),
     ("dall-e-3", _DALLE_3),
@@ -113,18 +118,19 @@ def read_order(
     models: Collection[str] | None,
     inputs: int = 0,
     mask: bool = False,
+    mask_fits: bool = True,
+    markup: bool = False,
 ) -> Order | Invalid:
-    """Check the fields of a body. models: the only ones known, or None. inputs: how many pictures came with an edit."""
+    """Check the fields of a body. models: the only ones known, or None. inputs: how many pictures came with an edit;
+    mask_fits: the mask is as large as the first of them.
+    """
     try:
-        return _read(fields, endpoint, families, models, inputs=inputs, mask=mask)
-    except _InvalidError as found:
+        order = _read(fields, endpoint, families, models, inputs)
+        if endpoint == "edit":
+            _check_edit(fields, order.family, inputs=inputs, mask=mask, mask_fits=mask_fits, markup=markup)
+        return order
+    except FieldError as found:
         return found.invalid
-
-
-class _InvalidError(Exception):
-    # Only inside this module: it carries a refusal from the field that caused it to the one place above.
-    def __init__(self, message: str, param: str, code: str = "invalid_value", status: int = 400) -> None:
-        self.invalid = Invalid(message, param, code, status)
 
 
 def _read(
@@ -132,42 +138,38 @@ def _read(
     endpoint: Endpoint,
     families: Sequence[tuple[str, Family]],
     models: Collection[str] | None,
-    *,
     inputs: int,
-    mask: bool,
 ) -> Order:
-    model = _text(fields, "model")
+    model = read_text(fields, "model")
     if models is not None and model not in models:
-        raise _InvalidError(f"The model '{model}' does not exist.", "model", "model_not_found", 404)
+        raise FieldError(f"The model '{model}' does not exist.", "model", "model_not_found", 404)
     family = find_family(model, families)
-    prompt = _text(fields, "prompt")
+    prompt = read_text(fields, "prompt")
     if len(prompt) > family.prompt_max:
-        raise _InvalidError(f"Invalid 'prompt': string too long, the maximum is {family.prompt_max}.", "prompt")
-    if endpoint == "edit":
-        _check_edit(fields, family, inputs=inputs, mask=mask)
+        raise FieldError(f"Invalid 'prompt': string too long, the maximum is {family.prompt_max}.", "prompt")
     width, height = _read_size(fields, family)
-    quality = _word(fields, "quality", family.qualities, "auto")
-    file_format = _word(fields, "output_format", ("png", "jpeg", "webp"), "png")
-    background = _word(fields, "background", ("auto", "opaque", "transparent"), "auto")
+    quality = read_word(fields, "quality", family.qualities, "auto")
+    file_format = read_word(fields, "output_format", ("png", "jpeg", "webp"), "png")
+    background = read_word(fields, "background", ("auto", "opaque", "transparent"), "auto")
     if background == "transparent" and file_format == "jpeg":
-        raise _InvalidError("Transparent background is not supported for jpeg output.", "background")
-    if _number(fields, "output_compression", 0, 100, 100) != 100 and file_format == "png":
-        raise _InvalidError("Compression less than 100 is not supported for png output.", "output_compression")
-    _word(fields, "moderation", ("auto", "low"), "auto")
-    _word(fields, "complexity", ("low", "medium", "high"), "medium")
+        raise FieldError("Transparent background is not supported for jpeg output.", "background")
+    if read_number(fields, "output_compression", 0, 100, 100) != 100 and file_format == "png":
+        raise FieldError("Compression less than 100 is not supported for png output.", "output_compression")
+    read_word(fields, "moderation", ("auto", "low"), "auto")
+    read_word(fields, "complexity", ("low", "medium", "high"), "medium")
     if not family.takes_style and fields.get("style") is not None:
-        raise _InvalidError("Unknown parameter: 'style'.", "style", "unknown_parameter")
-    _word(fields, "style", ("vivid", "natural"), "vivid")
-    response_format = _word(fields, "response_format", ("url", "b64_json"), "")
-    stream = _flag(fields, "stream")
+        raise FieldError("Unknown parameter: 'style'.", "style", "unknown_parameter")
+    read_word(fields, "style", ("vivid", "natural"), "vivid")
+    response_format = read_word(fields, "response_format", ("url", "b64_json"), "")
+    stream = read_flag(fields, "stream")
     if stream and not family.streams:
-        raise _InvalidError("Unknown parameter: 'stream'.", "stream", "unknown_parameter")
+        raise FieldError("Unknown parameter: 'stream'.", "stream", "unknown_parameter")
     return Order(
         endpoint=endpoint,
         family=family,
         model=model,
         prompt=prompt,
-        n=_number(fields, "n", 1, family.n_max, 1),
+        n=read_number(fields, "n", 1, family.n_max, 1),
         width=width,
         height=height,
         quality=("medium" if "medium" in family.qualities else "standard") if quality == "auto" else quality,
@@ -175,7 +177,7 @@ def _read(
         transparent=background == "transparent",
         wants_url=response_format == "url" if response_format else None,
         stream=stream,
-        partial_images=_number(fields, "partial_images", 0, 3, 0),
+        partial_images=read_number(fields, "partial_images", 0, 3, 0),
         inputs=inputs,
     )
 
@@ -183,28 +185,36 @@ def _read(
 _FORMATS: Mapping[str, Format] = {"png": "png", "jpeg": "jpeg", "webp": "webp"}
 
 
-def _check_edit(fields: Mapping[str, Any], family: Family, *, inputs: int, mask: bool) -> None:
+def _check_edit(
+    fields: Mapping[str, Any], family: Family, *, inputs: int, mask: bool, mask_fits: bool, markup: bool
+) -> None:
     if inputs == 0:
-        raise _InvalidError("Missing required parameter: 'image'.", "image", "missing_required_parameter")
+        raise FieldError("Missing required parameter: 'image'.", "image", "missing_required_parameter")
     if inputs > 16:
-        raise _InvalidError("Invalid 'image': at most 16 images.", "image")
+        raise FieldError("Invalid 'image': at most 16 images.", "image")
     if mask and not family.takes_mask:
-        raise _InvalidError("Unknown parameter: 'mask'.", "mask", "unknown_parameter")
-    if fields.get("input_fidelity") is not None and not family.takes_input_fidelity:
-        raise _InvalidError("Unknown parameter: 'input_fidelity'.", "input_fidelity", "unknown_parameter")
-    _word(fields, "input_fidelity", ("low", "high"), "low")
+        raise FieldError("Unknown parameter: 'mask'.", "mask", "unknown_parameter")
+    if mask and not mask_fits:
+        raise FieldError("Invalid 'mask': it must have the size of the first image.", "mask", "invalid_image_file")
+    if markup and not family.takes_markup:
+        raise FieldError("Unknown parameter: 'markup'.", "markup", "unknown_parameter")
+    if markup and mask:
+        raise FieldError("Invalid 'markup': not together with 'mask'.", "markup")
+    if fields.get("input_fidelity") is not None and not family.input_fidelities:
+        raise FieldError("Unknown parameter: 'input_fidelity'.", "input_fidelity", "unknown_parameter")
+    read_word(fields, "input_fidelity", family.input_fidelities, "low")
 
 
 def _read_size(fields: Mapping[str, Any], family: Family) -> tuple[int, int]:
     size = fields.get("size")
     if size is not None and not isinstance(size, str):
-        raise _InvalidError("Invalid type for 'size': expected a string.", "size")
+        raise FieldError("Invalid type for 'size': expected a string.", "size")
     if family.size_ignored or size in (None, "auto"):
         if size == "auto" and "auto" not in family.sizes:
-            raise _InvalidError(f"Invalid value: 'auto'. Supported values are: {_listed(family.sizes)}.", "size")
+            raise FieldError(f"Invalid value: 'auto'. Supported values are: {list_words(family.sizes)}.", "size")
         return 1024, 1024
     if size not in family.sizes and not family.free_sizes:
-        raise _InvalidError(f"Invalid value: {size[:40]!r}. Supported values are: {_listed(family.sizes)}.", "size")
+        raise FieldError(f"Invalid value: {size[:40]!r}. Supported values are: {list_words(family.sizes)}.", "size")
     return _read_free_size(size)
 
 
@@ -213,53 +223,13 @@ def _read_free_size(size: str) -> tuple[int, int]:
     # orientation.
     found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", size)
     if found is None:
-        raise _InvalidError(f"Invalid value: {size[:40]!r}. Expected WIDTHxHEIGHT or 'auto'.", "size")
+        raise FieldError(f"Invalid value: {size[:40]!r}. Expected WIDTHxHEIGHT or 'auto'.", "size")
     width, height = int(found[1]), int(found[2])
     short, long = sorted((width, height))
     if width % 16 or height % 16:
-        raise _InvalidError(f"Invalid size {size!r}: width and height must be divisible by 16.", "size")
+        raise FieldError(f"Invalid size {size!r}: width and height must be divisible by 16.", "size")
     if long > 3 * short:
-        raise _InvalidError(f"Invalid size {size!r}: the ratio must be between 1:3 and 3:1.", "size")
+        raise FieldError(f"Invalid size {size!r}: the ratio must be between 1:3 and 3:1.", "size")
     if long > 3840 or width * height > 3840 * 2160:
-        raise _InvalidError(f"Invalid size {size!r}: the maximum is 3840x2160.", "size")
+        raise FieldError(f"Invalid size {size!r}: the maximum is 3840x2160.", "size")
     return width, height
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if value is None or value == "":
-        raise _InvalidError(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
-    if not isinstance(value, str):
-        raise _InvalidError(f"Invalid type for '{name}': expected a string.", name)
-    return value
-
-
-def _word(fields: Mapping[str, Any], name: str, words: Collection[str], default: str) -> str:
-    value = fields.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, str) or value not in words:
-        raise _InvalidError(f"Invalid value for '{name}'. Supported values are: {_listed(words)}.", name)
-    return value
-
-
-def _number(fields: Mapping[str, Any], name: str, least: int, most: int, default: int) -> int:
-    value = fields.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _InvalidError(f"Invalid type for '{name}': expected an integer.", name)
-    if not least <= value <= most:
-        raise _InvalidError(f"Invalid '{name}': must be between {least} and {most}.", name)
-    return value
-
-
-def _flag(fields: Mapping[str, Any], name: str) -> bool:
-    value = fields.get(name)
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    raise _InvalidError(f"Invalid type for '{name}': expected a boolean.", name)
-
-
-def _listed(words: Collection[str]) -> str:
-    return ", ".join(f"'{word}'" for word in words)

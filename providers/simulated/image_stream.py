@@ -22,6 +22,8 @@ from providers.simulated.workshop import Workshop
 
 PING = b": ping\n\n"
 
+_BREAKS = (FaultKind.DROP, FaultKind.STREAM_ERROR, FaultKind.UNFINISHED)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageStream:
@@ -49,6 +51,8 @@ class ImageStream:
                     error = {"message": "The server had an error.", "type": "server_error", "param": None}
                     await response.write(_frame("error", {"type": "error", "error": error | {"code": "server_error"}}))
                     return response
+                case FaultKind.UNFINISHED:
+                    return response
                 case FaultKind.ENDLESS | FaultKind.FLOOD:
                     return await self._ping_on(response)
                 case _:
@@ -60,7 +64,7 @@ class ImageStream:
 
     async def _send_partials(self, response: web.StreamResponse) -> None:
         # A stream that is to break off does so after its first partial picture, if it has any.
-        breaks = self.fault is not None and self.fault.kind in (FaultKind.DROP, FaultKind.STREAM_ERROR)
+        breaks = self.fault is not None and self.fault.kind in _BREAKS
         partials = self.order.partial_images
         for index in range(min(partials, 1) if breaks else partials):
             await self.workshop.pause(self.terms.latency_s / (partials + 1))

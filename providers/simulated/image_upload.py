@@ -1,12 +1,13 @@
-"""The body of a request in the OpenAI Images dialect, read within bounds: JSON, or the multipart form of an edit.
+"""The body of a request in the OpenAI images or videos dialect, read within bounds: JSON, or a multipart form.
 
 It turns bytes into fields and knows no rules about their values. Part names as the SDK sends them: `image` once,
-`image[]` repeated, `image[0]`; `mask`; all other parts are text. A picture's declared type is not believed, its first
-bytes are.
-Sources: the provider file of the OpenAI images API, section 3; of SDK compatibility, section 4.
+`image[]` repeated, `image[0]`; `mask`, `markup`; `input_reference` of a video; all other parts are text. A picture's
+declared type is not believed, its first bytes are.
+Sources: the provider files of the OpenAI images API, section 3, and videos API, section 2; of SDK compatibility,
+section 4.
 """
 
-import json
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from typing import Any
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from providers.simulated.image_order import Invalid
+from providers.simulated.body_fields import Invalid, read_object
+from providers.simulated.picture import load_pillow
 
 BODY_BYTES = 100 * 1024 * 1024
 """The largest JSON body; a server of the dialect answers 413 above it."""
@@ -24,17 +26,34 @@ MASK_BYTES = 4 * 1024 * 1024
 TEXT_BYTES = 256 * 1024
 PARTS = 64
 
+_PICTURES = ("mask", "markup", "input_reference")
 _NUMBERS = ("n", "output_compression", "partial_images")
 _FLAGS = {"true": True, "false": False}
 
 
+Size = tuple[int, int]
+
+
 @dataclass(slots=True)
 class Upload:
-    """What a body held: fields by name, how many pictures, and whether a mask came along."""
+    """What a body held: fields by name, how many pictures to work on, and whether other pictures came along.
+
+    sizes: width and height in pixels of the files, by part (`image` is the first of that name). A picture that only
+    looks like one has no size here, nor has one that a JSON body only points at.
+    """
 
     fields: dict[str, Any] = field(default_factory=dict)
     inputs: int = 0
     mask: bool = False
+    markup: bool = False
+    reference: bool = False
+    sizes: dict[str, Size] = field(default_factory=dict)
+
+    @property
+    def mask_fits(self) -> bool:
+        """Whether mask and first picture have the same size, as far as both sizes are known."""
+        mask, image = self.sizes.get("mask"), self.sizes.get("image")
+        return mask is None or image is None or mask == image
 
 
 async def read_upload(request: web.Request) -> Upload | Invalid:
@@ -49,16 +68,17 @@ async def read_upload(request: web.Request) -> Upload | Invalid:
             HttpProcessingError,
         ):  # what aiohttp raises for a malformed form
             return Invalid("The multipart form could not be parsed.", None, None)
-    try:
-        fields = json.loads(await request.read())
-    except web.HTTPRequestEntityTooLarge:
-        return Invalid("Request body too large.", None, "request_too_large", 413)
-    except (ValueError, RecursionError):
-        return Invalid("We could not parse the JSON body of your request.", None, None)
-    if not isinstance(fields, dict):
-        return Invalid("The body must be a JSON object.", None, None)
-    pictures = fields.get("images")
-    return Upload(fields, len(pictures) if isinstance(pictures, list) else 0, fields.get("mask") is not None)
+    fields = await read_object(request)
+    if isinstance(fields, Invalid):
+        return fields
+    pictures = fields.get("images", fields.get("image"))
+    return Upload(
+        fields,
+        inputs=len(pictures) if isinstance(pictures, list) else int(pictures is not None),
+        mask=fields.get("mask") is not None,
+        markup=fields.get("markup") is not None,
+        reference=fields.get("input_reference") is not None,
+    )
 
 
 async def _read_form(request: web.Request) -> Upload | Invalid:
@@ -69,8 +89,8 @@ async def _read_form(request: web.Request) -> Upload | Invalid:
         if not isinstance(part, BodyPartReader) or parts > PARTS:
             return Invalid(f"Invalid form: at most {PARTS} parts, none of them nested.", None, None)
         name = part.name or ""
-        if name == "mask" or re.fullmatch(r"image(\[[0-9]*\])?", name):
-            refused = await _take_picture(part, name, upload)
+        if name in _PICTURES or re.fullmatch(r"image(\[[0-9]*\])?", name):
+            refused = await _take_picture(part, name if name in _PICTURES else "image", upload)
             if refused is not None:
                 return refused
         else:
@@ -81,20 +101,39 @@ async def _read_form(request: web.Request) -> Upload | Invalid:
     return upload
 
 
-async def _take_picture(part: BodyPartReader, name: str, upload: Upload) -> Invalid | None:
-    param = "mask" if name == "mask" else "image"
+async def _take_picture(part: BodyPartReader, param: str, upload: Upload) -> Invalid | None:
     content = await _read_part(part, MASK_BYTES if param == "mask" else IMAGE_BYTES)
     if content is None:
         return Invalid(f"Invalid '{param}': the file is too large.", param, "image_too_large")
     png = content.startswith(b"\x89PNG\r\n\x1a\n")
     webp = content.startswith(b"RIFF") and content[8:12] == b"WEBP"
-    if not png and (param == "mask" or not (webp or content.startswith(b"\xff\xd8\xff"))):
+    overlay = param in ("mask", "markup")
+    if not png and (overlay or not (webp or content.startswith(b"\xff\xd8\xff"))):
         return Invalid(f"Invalid '{param}': unsupported file.", param, "invalid_image_file")
-    if param == "mask":
-        upload.mask = True
-    else:
-        upload.inputs += 1
+    size = _measure(content)
+    if size is not None:
+        upload.sizes.setdefault(param, size)
+    match param:
+        case "mask":
+            upload.mask = True
+        case "markup":
+            upload.markup = True
+        case "input_reference":
+            upload.reference = True
+        case _:
+            upload.inputs += 1
     return None
+
+
+def _measure(content: bytes) -> Size | None:
+    # Only the head of the file is read here; Pillow decodes pixels later, if at all.
+    pillow = load_pillow()
+    try:
+        with pillow.Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as picture:
+            width, height = picture.size
+    except (OSError, SyntaxError, ValueError, pillow.Image.DecompressionBombError):
+        return None
+    return int(width), int(height)
 
 
 async def _read_part(part: BodyPartReader, limit: int) -> bytes | None:

@@ -93,8 +93,10 @@ class JobOrder:
     """What a paid request asked for, and what the seller says to it.
 
     outputs: what is made, in order. waits_s, takes_s: unscaled seconds in the queue and at work. refusal_usd,
-    failure_usd, cancel_usd: what is charged for those endings. asked: the request's own fields, for the seller's
-    bodies.
+    failure_usd, cancel_usd: what is charged for those endings. pays_on_success: nothing is charged before the job has
+    succeeded, where other sellers charge at acceptance. deadline_s: unscaled seconds after which the seller cancels the
+    job by itself, None for never. lifetime_s: unscaled seconds that its links live, None for the gallery's own. asked:
+    the request's own fields, for the seller's bodies.
     """
 
     model: str
@@ -106,6 +108,9 @@ class JobOrder:
     refusal_usd: Decimal = NOTHING
     failure_usd: Decimal = NOTHING
     cancel_usd: Decimal = NOTHING
+    pays_on_success: bool = False
+    deadline_s: float | None = None
+    lifetime_s: float | None = None
     asked: Body = field(default_factory=dict)
 
 
@@ -114,7 +119,8 @@ class Job:
     """One accepted job. `entry` is its id on the bill, `id` its name at the seller; instants are ms since the epoch.
 
     links: addresses of the results without the origin, once it has succeeded. `began_ms` and `ended_ms` are None
-    before those instants. `begun_s` and `busy_s` are the loop's time and scaled seconds, for `progress`.
+    before those instants. `begun_s` and `busy_s` are the loop's time and scaled seconds, for `progress`. fault, word:
+    what it met at its acceptance, and the word of that row; overdue: cancelled by its deadline.
     """
 
     entry: str
@@ -130,6 +136,9 @@ class Job:
     links: tuple[str, ...] = ()
     hidden_polls: int = 0
     lost: bool = False
+    fault: FaultKind | None = None
+    overdue: bool = False
+    word: str | None = None
     work: "asyncio.Task[None] | None" = None
 
     @property
@@ -143,7 +152,9 @@ class Job:
 
 class JobDesk:
     """The jobs of one seller. `turn_away` gives its words for a request that is not served (kinds of `TURNED_AWAY`);
-    `unknown` its answer to an id that it does not know; `named` makes its own id from a UUID of the bill.
+    `unknown` its answer to an id that it does not know; `named` makes its own id from a UUID of the bill; `changed` is
+    told of each job that has come to another stage, the first one aside; `price_cancelled` says what a cancelled job
+    costs where that depends on how far it came.
     """
 
     def __init__(
@@ -154,12 +165,19 @@ class JobDesk:
         turn_away: Callable[[Fault], web.Response],
         unknown: Callable[[str], web.Response],
         named: Callable[[str], str] = str,
+        shown: frozenset[FaultKind] | None = None,
+        changed: Callable[[Job], None] = lambda _job: None,
+        price_cancelled: Callable[[Job], Decimal] = lambda job: job.order.cancel_usd,
     ) -> None:
+        """shown: what a submit can show here, if the seller's other desks can show more."""
         self._workshop = workshop
         self._gallery = gallery
         self._turn_away = turn_away
         self._unknown = unknown
         self._named = named
+        self._shown = shown
+        self._changed = changed
+        self._price_cancelled = price_cancelled
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
     @property
@@ -168,23 +186,26 @@ class JobDesk:
         return tuple(self._jobs.values())
 
     async def submit(
-        self, request: web.Request, order: JobOrder, describe: Describe, *, status: int = 200
+        self, request: web.Request, order: JobOrder, describe: Describe, *, status: int = 200, hold_s: float = 0.0
     ) -> web.StreamResponse:
-        """Meet the dial, charge, begin, and answer with what `describe` says of the new job."""
+        """Meet the dial, charge, begin, and answer with what `describe` says of the new job. hold_s: unscaled seconds
+        for which the answer waits for the job to end.
+        """
         workshop = self._workshop
-        fault = workshop.dial.draw(Step.SUBMIT, model=order.model, prompt=order.prompt)
+        fault = workshop.dial.draw(Step.SUBMIT, model=order.model, prompt=order.prompt, shown=self._shown)
         workshop.describe(request, fault=fault)
         if fault is not None and fault.kind in TURNED_AWAY:
             return self._turn_away(fault)
         if workshop.bill.full:
             return self._turn_away(Fault(kind=FaultKind.OVERLOADED))
         job = self.accept(request, order, fault)
-        return await self._answer(request, job, fault, describe, status)
+        return await self._answer(request, job, fault, describe, status=status, hold_s=hold_s)
 
     def accept(self, request: web.Request, order: JobOrder, fault: Fault | None) -> Job:
         """Charge a job and begin its work; for sellers that answer in a way of their own."""
         workshop, kind = self._workshop, fault.kind if fault else None
-        entry = workshop.bill.accept(model=order.model, prompt=order.prompt, amount_usd=order.price_usd)
+        amount_usd = NOTHING if order.pays_on_success else order.price_usd
+        entry = workshop.bill.accept(model=order.model, prompt=order.prompt, amount_usd=amount_usd)
         slow_s = fault.delay_s() if fault and kind is FaultKind.SLOW else 0.0
         job = Job(
             entry=entry,
@@ -196,12 +217,16 @@ class JobDesk:
             busy_s=(order.waits_s + order.takes_s + slow_s) * workshop.options.time_scale,
             hidden_polls=fault.polls if fault and kind is FaultKind.TASK_NOT_FOUND else 0,
             lost=kind is FaultKind.LOST,
+            fault=kind,
+            word=fault.word if fault else None,
         )
         self._jobs[job.id] = job
         if len(self._jobs) > JOBS_KEPT:
             oldest = next((other for other in self._jobs.values() if other.stage in ENDED), job)
             del self._jobs[oldest.id]
         job.work = workshop.begin(self._work(job, kind, order.takes_s + slow_s))
+        if order.deadline_s is not None:
+            workshop.begin(self._stop_overdue(job, order.deadline_s))
         return job
 
     def find(self, job_id: str) -> Job | None:
@@ -227,6 +252,10 @@ class JobDesk:
             await workshop.pause(fault.delay_s())
         return await self._deliver(request, {} if kind is FaultKind.EMPTY_DATA else describe(job), fault, 200)
 
+    def forget(self, job: Job) -> None:
+        """Know no more of a job, which may have ended; its work, if it goes on, is charged as ever."""
+        self._jobs.pop(job.id, None)
+
     def cancel(self, job: Job) -> bool:
         """Stop a job that has not ended; False when it had."""
         if job.stage in ENDED:
@@ -234,7 +263,8 @@ class JobDesk:
         job.stage, job.ended_ms = Stage.CANCELLED, self._workshop.options.now_ms()
         if job.work is not None:
             job.work.cancel()
-        self._workshop.bill.end(job.entry, What.FAILURE, job.order.cancel_usd)
+        self._workshop.bill.end(job.entry, What.FAILURE, self._price_cancelled(job))
+        self._changed(job)
         return True
 
     async def wait(self, job: Job) -> None:
@@ -242,10 +272,17 @@ class JobDesk:
         if job.work is not None and job.stage not in ENDED:
             await self._workshop.attend(job.entry, job.work)
 
+    async def _stop_overdue(self, job: Job, deadline_s: float) -> None:
+        await self._workshop.pause(deadline_s)
+        if job.stage not in ENDED:
+            job.overdue = True
+            self.cancel(job)
+
     async def _work(self, job: Job, kind: FaultKind | None, takes_s: float) -> None:
         workshop, bill, order = self._workshop, self._workshop.bill, job.order
         await workshop.pause(order.waits_s)
         job.stage, job.began_ms = Stage.RUNNING, workshop.options.now_ms()
+        self._changed(job)
         await workshop.pause(takes_s)
         job.ended_ms = workshop.options.now_ms()
         match kind:
@@ -257,14 +294,18 @@ class JobDesk:
                 bill.end(job.entry, What.FAILURE, order.failure_usd)
             case _:
                 spoilt = kind is FaultKind.WRONG_MAGIC
-                job.links = tuple(self._gallery.hang(output, order.model, spoilt=spoilt) for output in order.outputs)
+                job.links = tuple(
+                    self._gallery.hang(output, order.model, spoilt=spoilt, lifetime_s=order.lifetime_s)
+                    for output in order.outputs
+                )
                 job.stage = Stage.SUCCEEDED
-                silent = kind in (FaultKind.HANG, FaultKind.GATEWAY_TIMEOUT)
+                silent = kind in (FaultKind.HANG, FaultKind.GATEWAY_TIMEOUT, FaultKind.ERROR_AFTER)
                 late = kind is FaultKind.LATE and bill.abandoned(job.entry)
-                bill.end(job.entry, What.TIMEOUT if silent or late else What.SUCCESS)
+                bill.end(job.entry, What.TIMEOUT if silent or late else What.SUCCESS, order.price_usd)
+        self._changed(job)
 
     async def _answer(
-        self, request: web.Request, job: Job, fault: Fault | None, describe: Describe, status: int
+        self, request: web.Request, job: Job, fault: Fault | None, describe: Describe, *, status: int, hold_s: float
     ) -> web.StreamResponse:
         workshop, kind = self._workshop, fault.kind if fault else None
         if kind is FaultKind.DROP:
@@ -272,9 +313,13 @@ class JobDesk:
             return mischief.cut(request)
         try:
             await workshop.pause(ANSWER_S + (fault.delay_s() if fault and kind is FaultKind.LATE else 0.0))
+            if hold_s > 0 and job.work is not None:
+                await asyncio.wait({job.work}, timeout=hold_s * workshop.options.time_scale)
         except asyncio.CancelledError:
             workshop.bill.abandon(job.entry)
             raise
+        if kind is FaultKind.ERROR_AFTER:
+            return self._turn_away(Fault(kind=FaultKind.SERVER_ERROR))
         return await self._deliver(request, {} if kind is FaultKind.EMPTY_DATA else describe(job), fault, status)
 
     async def _deliver(self, request: web.Request, body: Body, fault: Fault | None, status: int) -> web.StreamResponse:

@@ -26,7 +26,7 @@ SHOWN_CHARACTERS = 600
 @dataclass(frozen=True, slots=True)
 class Picture:
     """What a picture depends on. width and height in pixels; index: which one of a request's pictures; caption: a
-    last line.
+    last line; black: nothing but black, as a safety checker leaves it.
     """
 
     prompt: str
@@ -36,6 +36,7 @@ class Picture:
     index: int = 0
     caption: str = ""
     transparent: bool = False
+    black: bool = False
 
     @property
     def content_type(self) -> str:
@@ -71,7 +72,10 @@ def draw(picture: Picture) -> "Image.Image":
     top, bottom = f"hsl({digest[0] * 360 // 256}, 60%, 28%)", f"hsl({digest[1] * 360 // 256}, 55%, 46%)"
     gradient = pillow.Image.linear_gradient("L").resize((width, height), pillow.Image.Resampling.NEAREST)
     canvas: Image.Image = pillow.ImageOps.colorize(gradient, top, bottom)
-    _write(pillow, canvas, picture)
+    if picture.black:
+        canvas = pillow.Image.new("RGB", (width, height))
+    else:
+        _write(pillow, canvas, picture)
     if picture.transparent:
         canvas.putalpha(gradient)
     return canvas

@@ -13,7 +13,10 @@ from aiohttp import web
 
 TEXT_KEPT = 1000
 """Characters of any one text of a body that the log keeps."""
-SECRET_HEADERS = frozenset({"authorization", "x-key", "x-api-key", "cookie"})
+BODY_DEPTH = 8
+"""Levels of a body that the log keeps."""
+SECRET_HEADERS = frozenset({"authorization", "x-key", "x-api-key", "x-goog-api-key", "cookie"})
+SECRET_QUERY = frozenset({"key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class RequestLog:
         self.total += 1
         headers = {name.lower(): value for name, value in request.headers.items()}
         masked = {name: "***" if name in SECRET_HEADERS else value for name, value in headers.items()}
-        seen = Seen(self.total, at_ms, request.method, request.path, dict(request.query), masked)
+        query = {name: "***" if name in SECRET_QUERY else value for name, value in request.query.items()}
+        seen = Seen(self.total, at_ms, request.method, request.path, query, masked)
         self._seen[seen.number] = seen
         while len(self._seen) > self._kept:
             self._seen.popitem(last=False)
@@ -85,8 +89,8 @@ class RequestLog:
 def _cut(value: object, depth: int = 0) -> Any:
     if isinstance(value, str):
         return value[:TEXT_KEPT]
-    if isinstance(value, dict) and depth < 4:
+    if isinstance(value, dict) and depth < BODY_DEPTH:
         return {str(name)[:TEXT_KEPT]: _cut(item, depth + 1) for name, item in list(value.items())[:100]}
-    if isinstance(value, list) and depth < 4:
+    if isinstance(value, list) and depth < BODY_DEPTH:
         return [_cut(item, depth + 1) for item in value[:100]]
     return value if isinstance(value, bool | int | float | None) else "..."

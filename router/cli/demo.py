@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.complaint import complain
+from router.cli.complaint import USAGE, complain
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -34,6 +34,7 @@ FAILING = "apiyi"
 MODEL = "demo-image"
 ROUTING_NAME = "demo.yaml"
 SIMULATED = ("apiyi", "bfl", "openai")
+SECRET_KEYS = frozenset({"api_keys", "webhooks", "webhook_secret", "webhook_keys_url"})
 PAGE_WIDTH = 120  # of what goes into a file or a pipe
 LEAST_WIDTHS = {"task": 6, "prompt": 8, "status": 9, "file": 12}
 ENDED = frozenset({"succeeded", "failed", "cancelled", "expired"})
@@ -73,6 +74,7 @@ ORDERS: tuple[Order, ...] = (
 class Sight:
     """What the demo has seen: the latest answer of `GET /v1/tasks/{id}` by id, and where pictures were saved."""
 
+    orders: tuple[Order, ...] = ORDERS
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
@@ -80,28 +82,55 @@ class Sight:
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End when the tasks are done.")] = False,
+    further: Annotated[
+        str, typer.Option("--with", metavar="PROVIDER,...", help="Further simulated providers, such as fal,gemini.")
+    ] = "",
 ) -> None:
     """Run the daemon on simulated providers, the cheapest one failing, and watch tasks go through. Needs no key."""
     from rich.console import Console
 
     from providers.simulated import PillowMissingError
+    from providers.simulated.film import PyAVMissingError
     from router.daemon import StartFailed
 
+    extra = tuple(slug for slug in further.split(",") if slug)
+    shown = demo_shows()
+    for slug in extra:
+        if slug not in shown:
+            complain(f"the demo cannot show {slug!r}; it can show {', '.join(shown)}", code=USAGE)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PAGE_WIDTH)
     try:
-        code = asyncio.run(run_demo(console, once=once))
-    except PillowMissingError as missing:
+        code = asyncio.run(run_demo(console, once=once, further=extra))
+    except (PillowMissingError, PyAVMissingError) as missing:
         complain(str(missing))
     except StartFailed as failed:
         complain(str(failed), failed.problems)
     raise typer.Exit(code)
 
 
-async def run_demo(console: Console, *, once: bool, routing: str | None = None, port: int = PORT) -> int:
+def demo_shows() -> tuple[str, ...]:
+    """Name the providers that the demo can show: those with a simulator and an example in config/examples."""
+    from providers.simulated import known
+    from router.reload import read_shipped
+
+    def has_example(slug: str) -> bool:
+        try:
+            read_shipped(f"examples/{slug}.yaml")
+        except OSError:
+            return False
+        return True
+
+    return tuple(slug for slug in known() if has_example(slug))
+
+
+async def run_demo(
+    console: Console, *, once: bool, routing: str | None = None, port: int = PORT, further: tuple[str, ...] = ()
+) -> int:
     """Do all of it; returns the exit code. `routing` is the text of a routing file instead of the shipped one; in both
-    `${POINTSMAN_DEMO_APIYI_URL}` and the like stand for what the simulators have.
+    `${POINTSMAN_DEMO_APIYI_URL}` and the like stand for what the simulators have. `further` are providers whose example
+    configuration is added, with one task for each of its models.
     """
     import tempfile
 
@@ -112,14 +141,15 @@ async def run_demo(console: Console, *, once: bool, routing: str | None = None, 
         loop.add_signal_handler(number, ending.set)
     folder = Path(tempfile.mkdtemp(prefix="pointsman-demo-"))
     async with AsyncExitStack() as stack:
-        daemon = await _start(stack, folder, routing, port)
+        daemon, orders = await _start(stack, folder, routing, port, further)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(daemon.url, timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_S), trust_env=False)
         )
         console.print(
             f"The daemon runs on {daemon.url}; its cheapest provider (budget, a simulated {FAILING}) is out of order.\n"
         )
-        sight = await _see_through(session, console, folder, ending)
+        sight = Sight(orders=orders)
+        await _see_through(session, console, folder, ending, sight)
         code = judge(sight)
         console.print()
         console.print(describe(sight, code), soft_wrap=True)
@@ -133,8 +163,10 @@ async def run_demo(console: Console, *, once: bool, routing: str | None = None, 
         return code
 
 
-async def _start(stack: AsyncExitStack, folder: Path, routing: str | None, port: int) -> Daemon:
-    """Start the simulators and the daemon, on free ports where 8080 is taken."""
+async def _start(
+    stack: AsyncExitStack, folder: Path, routing: str | None, port: int, further: tuple[str, ...]
+) -> tuple[Daemon, tuple[Order, ...]]:
+    """Start the simulators and the daemon, on free ports where 8080 is taken; returns it and what is to be ordered."""
     from providers.simulated import Fault, FaultKind, Options, start
     from router.daemon import Daemon, StartFailed
     from router.reload import read_shipped
@@ -146,6 +178,10 @@ async def _start(stack: AsyncExitStack, folder: Path, routing: str | None, port:
         running = await stack.enter_async_context(start(slug, options=Options(time_scale=TIME_SCALE, faults=faults)))
         text = text.replace(f"${{POINTSMAN_DEMO_{slug.upper()}_URL}}", running.base_url)
         text = text.replace(f"${{POINTSMAN_DEMO_{slug.upper()}_KEY}}", f"demo-key-{slug}")
+    orders = list(ORDERS)
+    for slug in further:
+        running = await stack.enter_async_context(start(slug, options=Options(time_scale=TIME_SCALE)))
+        text = _add_example(text, slug, running.base_url, orders)
     config = folder / "routing.yaml"
     config.write_text(text, encoding="utf-8")
     log = stack.enter_context((folder / "log.jsonl").open("w", encoding="utf-8"))
@@ -161,22 +197,43 @@ async def _start(stack: AsyncExitStack, folder: Path, routing: str | None, port:
     except StartFailed:
         daemon = await begin(0)  # if it was not the port, it says so again
     stack.push_async_callback(daemon.stop, 1.0)
-    return daemon
+    return daemon, tuple(orders)
+
+
+def _add_example(text: str, slug: str, base_url: str, orders: list[Order]) -> str:
+    """Add a provider's example configuration to a routing file, and an order for each of its models."""
+    import yaml
+
+    from router.reload import read_shipped
+
+    whole, example = yaml.safe_load(text), yaml.safe_load(read_shipped(f"examples/{slug}.yaml"))
+    for name, account in example["providers"].items():
+        kept = {key: value for key, value in account.items() if key not in SECRET_KEYS}
+        whole["providers"][name] = kept | {"base_url": base_url, "api_key": f"demo-key-{slug}"}
+    for name, model in example["models"].items():
+        whole["models"][name] = model
+        kind = {"image": "image.generation", "video": "video.generation"}.get(model["kind"])
+        if kind is not None:
+            fields = {"prompt": f"a signal box, by {slug}"}
+            orders.append(Order("/v1/tasks", {"kind": kind, "model": name, "input": fields}))
+    return str(yaml.safe_dump(whole, sort_keys=False))
 
 
 # -- the client -------------------------------------------------------------------------------------------------------
 
 
-async def _see_through(session: ClientSession, console: Console, folder: Path, ending: asyncio.Event) -> Sight:
+async def _see_through(
+    session: ClientSession, console: Console, folder: Path, ending: asyncio.Event, sight: Sight
+) -> None:
     """Send every order and watch the tasks until they have ended; the table is redrawn as they move."""
     from rich.live import Live
 
-    sight, loop = Sight(), asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     pictures = folder / "pictures"
     pictures.mkdir()
     give_up_at = loop.time() + GIVE_UP_AFTER_S
     async with asyncio.TaskGroup() as group:
-        sending = [group.create_task(_send(session, order, sight)) for order in ORDERS]
+        sending = [group.create_task(_send(session, order, sight)) for order in sight.orders]
         with Live(draw(sight), console=console, auto_refresh=False) as live:
             while not ending.is_set() and loop.time() < give_up_at:
                 await _look(session, sight, pictures)
@@ -186,7 +243,6 @@ async def _see_through(session: ClientSession, console: Console, folder: Path, e
                 await asyncio.sleep(LOOK_EVERY_S)
         for one in sending:
             one.cancel()
-    return sight
 
 
 async def _send(session: ClientSession, order: Order, sight: Sight) -> None:
@@ -254,7 +310,7 @@ def draw(sight: Sight) -> Table:
 
 def judge(sight: Sight) -> int:
     """The exit code: 0 when all succeeded and failover was seen at work, else 1."""
-    complete = len(sight.tasks) == len(ORDERS) and not sight.refusals
+    complete = len(sight.tasks) == len(sight.orders) and not sight.refusals
     succeeded = all(task.get("status") == "succeeded" for task in sight.tasks.values())
     saved = all(task_id in sight.files for task_id in sight.tasks)
     return 0 if complete and succeeded and saved and _count_failovers(sight) > 0 else 1
@@ -264,7 +320,7 @@ def describe(sight: Sight, code: int) -> str:
     """The verdict in words."""
     good = sum(task.get("status") == "succeeded" for task in sight.tasks.values())
     moved = _count_failovers(sight)
-    lines = [f"{good} of {len(ORDERS)} tasks succeeded, {moved} on a second provider after a first failed."]
+    lines = [f"{good} of {len(sight.orders)} tasks succeeded, {moved} on a second provider after a first failed."]
     lines += [f"refused: {refusal}" for refusal in sight.refusals]
     lines += ["" if code == 0 else "This is not what the demo should show."]
     return "\n".join(line for line in lines if line)

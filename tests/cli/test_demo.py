@@ -105,3 +105,13 @@ async def test_the_environment_does_not_reach_into_the_demo(monkeypatch):
     monkeypatch.setitem(os.environ, "POINTSMAN_PORT", "nonsense")
 
     assert (await show())[0] == 0
+
+
+async def test_further_providers_are_shown_with_a_task_for_each_of_their_models():
+    shown = io.StringIO()
+    code = await run_demo(Console(file=shown, width=140), once=True, port=0, further=("pixapi",))
+
+    assert code == 0
+    assert "1 pixapi succeeded billed 0.04" in shown.getvalue()
+    assert ".mp4" in shown.getvalue()
+    assert f"{len(ORDERS) + 2} of {len(ORDERS) + 2} tasks succeeded" in shown.getvalue()

@@ -130,3 +130,121 @@ async def test_a_missing_key_is_a_401_and_models_are_listed_with_one(http, upstr
         assert answer.status == 401
     async with http.get(f"{upstream.base_url}/v1/models") as answer:
         assert "gpt-image-2-all" in [row["id"] for row in (await answer.json())["data"]]
+
+
+# --- videos
+
+
+async def finish(upstream: Running, job: int = 0) -> None:
+    await poll_until(lambda: upstream.bill.entries[job].what is not What.ACCEPTED, "the job to end")
+
+
+async def test_a_video_is_a_task_with_both_ids_and_both_words_for_being_at_work(http, upstream):
+    upstream.dial.set(Fault(kind=FaultKind.SLOW, seconds=400))
+    body = {"model": "veo-3.1-fast", "prompt": "waves", "duration": "8", "metadata": {"resolution": "1080p"}}
+    async with http.post(f"{upstream.base_url}/v1/videos", json=body) as answer:
+        created = await answer.json()
+    assert created["id"] == created["task_id"]
+    assert created["id"].startswith("task_")
+    assert (created["object"], created["model"]) == ("video", "veo-3.1-fast")
+    seen: list[str] = []
+
+    async def look() -> bool:
+        async with http.get(f"{upstream.base_url}/v1/videos/{created['id']}") as answer:
+            seen.append((await answer.json())["status"])
+        return seen[-1] == "completed"
+
+    await poll_until(look, "the video")
+    words = [word for word in dict.fromkeys(seen) if word != "queued"]
+    assert words == ["in_progress", "processing", "completed"]
+    async with http.get(f"{upstream.base_url}/v1/videos/{created['id']}/content") as answer:
+        assert (answer.content_type, (await answer.read())[4:8]) == ("video/mp4", b"ftyp")
+
+
+async def test_a_video_takes_the_raw_key_and_chat_does_not(upstream):
+    raw = {"Authorization": "sk-raw"}
+    async with aiohttp.ClientSession(headers=raw) as http:
+        async with http.post(f"{upstream.base_url}/v1/videos", json={"prompt": "p"}) as answer:
+            assert answer.status == 200
+        async with http.post(f"{upstream.base_url}/v1/chat/completions", json={}) as answer:
+            assert answer.status == 401
+
+
+@pytest.mark.parametrize("kind", [FaultKind.REFUSAL, FaultKind.JOB_ERROR])
+async def test_a_video_is_charged_by_the_clip_and_only_when_it_succeeds(http, kind):
+    async with start("apiyi", options=Options(time_scale=0.001)) as upstream:
+        for model in ("veo-3.1-fast", "veo-3.1"):
+            async with http.post(f"{upstream.base_url}/v1/videos", json={"model": model, "prompt": "p"}) as answer:
+                assert answer.status == 200
+        upstream.dial.set(Fault(kind=kind))
+        async with http.post(f"{upstream.base_url}/v1/videos", json={"prompt": "p"}) as answer:
+            failed = (await answer.json())["id"]
+        await finish(upstream, 2)
+        async with http.get(f"{upstream.base_url}/v1/videos/{failed}") as answer:
+            body = await answer.json()
+
+        assert (body["status"], "error" in body) == ("failed", True)
+        assert [entry.amount_usd for entry in upstream.bill.entries] == [Decimal("0.15"), Decimal("0.25"), Decimal(0)]
+
+
+async def test_a_video_of_sora_of_a_wrong_length_or_by_list_is_refused(http, upstream):
+    for body, status, param in (
+        ({"model": "sora-2", "prompt": "p"}, 404, "model"),
+        ({"model": "veo-3.1", "prompt": "p", "duration": "5"}, 400, "duration"),
+        ({"model": "veo-3.1", "prompt": "p", "metadata": {"resolution": "480p"}}, 400, "resolution"),
+    ):
+        async with http.post(f"{upstream.base_url}/v1/videos", json=body) as answer:
+            document = await answer.json()
+        assert (answer.status, document["status_code"], document["error"]["param"]) == (status, status, param)
+    async with http.get(f"{upstream.base_url}/v1/videos") as answer:
+        assert answer.status == 404
+    assert upstream.bill.submitted == 0
+
+
+async def test_the_older_form_wraps_its_tasks_and_its_errors(http, upstream):
+    async with http.post(f"{upstream.base_url}/veo/v1/api/video/submit", json={"prompt": "waves"}) as answer:
+        created = await answer.json()
+    assert (created["success"], created["data"]["status"]) == (True, "processing")
+    await finish(upstream)
+    async with http.get(created["data"]["pollingUrl"]) as answer:
+        done = (await answer.json())["data"]
+    assert (done["taskId"], done["status"]) == (created["data"]["taskId"], "completed")
+    async with http.get(done["videoUrl"]) as answer:
+        assert (await answer.read())[4:8] == b"ftyp"
+
+    upstream.dial.set(Fault(kind=FaultKind.OVERLOADED))
+    async with http.post(f"{upstream.base_url}/veo/v1/api/video/submit", json={"prompt": "waves"}) as answer:
+        refused = await answer.json()
+    assert (answer.status, refused["success"], refused["error_code"]) == (503, False, "upstream_busy")
+    async with http.get(f"{upstream.base_url}/veo/v1/api/video/status/nothing") as answer:
+        assert (answer.status, (await answer.json())["error_code"]) == (404, "task_not_found")
+    assert upstream.bill.submitted == 1
+
+
+async def test_the_older_form_takes_ten_tasks_at_once(http, upstream):
+    upstream.dial.set(Fault(kind=FaultKind.SLOW, seconds=100_000))
+    statuses = []
+    for number in range(11):
+        body = {"prompt": f"p{number}"}
+        async with http.post(f"{upstream.base_url}/veo/v1/api/video/submit", json=body) as answer:
+            statuses.append(answer.status)
+
+    assert statuses == [200] * 10 + [429]
+    assert upstream.bill.submitted == 10
+
+
+# --- chat
+
+
+async def test_a_chat_refusal_is_billed_and_a_chat_error_is_wrapped_with_its_status(sdk, http, upstream):
+    messages = [{"role": "user", "content": "hello"}]
+    upstream.dial.set(Fault(kind=FaultKind.REFUSAL))
+    reply = await sdk.chat.completions.create(model="gpt-4o", messages=messages)
+    assert reply.choices[0].message.refusal
+    assert [(What.REFUSAL, Decimal("0.03"))] == [(entry.what, entry.amount_usd) for entry in upstream.bill.entries]
+
+    upstream.dial.set(Fault(kind=FaultKind.THROTTLED))
+    body = {"model": "gpt-4o", "messages": messages}
+    async with http.post(f"{upstream.base_url}/v1/chat/completions", json=body) as answer:
+        assert (answer.status, (await answer.json())["status_code"]) == (429, 429)
+    assert upstream.bill.billed == 1

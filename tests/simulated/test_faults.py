@@ -134,7 +134,7 @@ async def test_the_dial_is_read_and_set_over_http_and_a_bad_row_changes_nothing(
         url = f"{upstream.origin}/_simulator/faults"
         async with http.put(url, json={"faults": [{"kind": "overloaded", "first": 1}]}) as answer:
             assert [row["kind"] for row in (await answer.json())["faults"]] == ["overloaded"]
-        async with http.put(url, json=[{"kind": "lost"}]) as answer:
+        async with http.put(url, json=[{"kind": "no_cost"}]) as answer:
             assert (answer.status, (await answer.json())["error"]["field"]) == (400, "faults[0].kind")
         async with http.put(url, data=b"{") as answer:
             assert answer.status == 400
@@ -147,5 +147,5 @@ async def test_the_dial_is_read_and_set_over_http_and_a_bad_row_changes_nothing(
             shown = await answer.json()
 
     assert shown["hits"] == {"overloaded": 1}
-    assert {"submit", "result"} == set(shown["offer"])
+    assert {"submit", "poll", "result"} == set(shown["offer"])
     assert [(seen.status, seen.fault) for seen in upstream.requests] == [(503, "overloaded"), (200, None)]

@@ -139,6 +139,78 @@ async def test_an_edit_streams_under_its_own_event_names(sdk):
     assert [event.type async for event in stream] == ["image_edit.completed"]
 
 
+def draw_png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGBA", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+async def test_an_edit_with_several_pictures_and_a_mask_streams_its_partial_pictures(sdk, upstream):
+    stream = await sdk.images.edit(
+        model="gpt-image-2",
+        prompt="e",
+        image=[("a.png", draw_png(16, 16)), ("b.png", draw_png(32, 16))],
+        mask=("m.png", draw_png(16, 16)),
+        size=SIZE,
+        stream=True,
+        partial_images=2,
+    )
+    events = [event async for event in stream]
+
+    assert [event.type for event in events] == ["image_edit.partial_image"] * 2 + ["image_edit.completed"]
+    assert all(open_picture(event.b64_json).size == (64, 64) for event in events)
+    assert events[-1].usage.input_tokens_details.image_tokens == 80
+    assert [entry.what for entry in upstream.bill.entries] == [What.SUCCESS]
+
+
+async def test_an_edit_is_taken_as_json_with_pictures_pointed_at(http, upstream):
+    body = {"model": "gpt-image-2", "prompt": "e", "size": SIZE, "images": [{"image_url": "https://example.org/a.png"}]}
+    async with http.post(f"{upstream.base_url}/images/edits", json=body) as answer:
+        reply = await answer.json()
+
+    assert (answer.status, reply["usage"]["input_tokens_details"]["image_tokens"]) == (200, 40)
+
+
+@pytest.mark.parametrize(
+    ("model", "extra", "param"),
+    [
+        ("gpt-image-2", {"mask": ("m.png", draw_png(32, 16))}, "mask"),
+        ("gpt-image-2", {"mask": ("m.jpg", b"\xff\xd8\xff nothing more")}, "mask"),
+        ("gpt-image-2", {"image": [("a.png", draw_png(16, 16))] * 17}, "image"),
+        ("gpt-image-2", {"input_fidelity": "low"}, "input_fidelity"),
+        ("gpt-image-1-mini", {"input_fidelity": "high"}, "input_fidelity"),
+        ("gpt-image-1.5", {"input_fidelity": "higher"}, "input_fidelity"),
+        ("gpt-image-2", {"with_markup": True}, "markup"),
+        ("gpt-image-2.5-flare", {"with_markup": True, "mask": ("m.png", draw_png(16, 16))}, "markup"),
+    ],
+)
+async def test_an_edit_against_the_rules_of_its_model_is_a_400_that_names_the_field(
+    http, upstream, model, extra, param
+):
+    form = aiohttp.FormData({"model": model, "prompt": "e"}, default_to_multipart=True)
+    for name, content in extra.get("image", [("a.png", draw_png(16, 16))]):
+        form.add_field("image[]", content, filename=name)
+    if "mask" in extra:
+        form.add_field("mask", extra["mask"][1], filename=extra["mask"][0])
+    if "input_fidelity" in extra:
+        form.add_field("input_fidelity", extra["input_fidelity"])
+    if "with_markup" in extra:
+        form.add_field("markup", draw_png(16, 16), filename="markup.png")
+    async with http.post(f"{upstream.base_url}/images/edits", data=form) as answer:
+        error = (await answer.json())["error"]
+
+    assert (answer.status, error["param"]) == (400, param)
+    assert upstream.bill.submitted == 0
+
+
+async def test_a_markup_is_taken_where_the_model_has_it(http, upstream):
+    form = aiohttp.FormData({"model": "gpt-image-2.5-flare", "prompt": "e", "size": SIZE}, default_to_multipart=True)
+    form.add_field("image", draw_png(16, 16), filename="a.png")
+    form.add_field("markup", draw_png(16, 16), filename="m.png")
+    async with http.post(f"{upstream.base_url}/images/edits", data=form) as answer:
+        assert answer.status == 200
+
+
 async def test_models_are_listed_and_shown_and_those_given_are_the_only_ones_known():
     options = Options(time_scale=0.001, models=("gpt-image-2", "vendor/flux"))
     async with (
@@ -234,7 +306,7 @@ async def test_a_key_must_be_there_and_must_be_the_one_that_is_set(upstream):
     assert next(iter(guarded.requests)).headers["authorization"] == "***"
 
 
-@pytest.mark.parametrize("path", ["/images/variations", "/videos"])
+@pytest.mark.parametrize("path", ["/images/variations", "/responses"])
 async def test_variations_and_unknown_paths_are_404_in_the_error_body(http, upstream, path):
     async with http.post(f"{upstream.base_url}{path}", json={}) as answer:
         assert (answer.status, (await answer.json())["error"]["type"]) == (404, "invalid_request_error")
@@ -366,6 +438,18 @@ async def test_a_stream_breaks_off_after_its_first_partial_picture(sdk, upstream
 
     assert seen == ["image_generation.partial_image"]
     await poll_until(lambda: upstream.bill.entries[0].what is not What.ACCEPTED, "the job to end")
+
+
+async def test_an_unfinished_stream_ends_cleanly_after_its_first_partial_picture(sdk, upstream):
+    upstream.dial.set(Fault(kind=FaultKind.UNFINISHED))
+    stream = await sdk.images.generate(model="gpt-image-2", prompt="a", size=SIZE, stream=True, partial_images=3)
+    events = [event.type async for event in stream]
+    plain = await sdk.images.generate(model="gpt-image-2", prompt="a", size=SIZE)
+
+    assert events == ["image_generation.partial_image"]
+    assert open_picture(plain.data[0].b64_json).size == (64, 64)
+    await poll_until(lambda: upstream.bill.entries[0].what is not What.ACCEPTED, "the job to end")
+    assert [entry.what for entry in upstream.bill.entries] == [What.FAILURE, What.SUCCESS]
 
 
 async def test_a_client_that_leaves_a_stream_is_charged(sdk, upstream):

@@ -60,7 +60,7 @@ async def test_an_unknown_slug_foreign_options_a_bad_option_and_a_port_in_use_ar
     with pytest.raises(ValueError, match="time_scale"):
         Options(time_scale=-1)
     with pytest.raises(ValueError, match=r"faults\[0\]"):
-        await start("openai", options=Options(faults=(Fault(kind=FaultKind.LOST),)))
+        await start("openai", options=Options(faults=(Fault(kind=FaultKind.NO_COST),)))
     async with start("openai") as running:
         with pytest.raises(OSError, match="in use"):
             await start("openai", port=running.ports[0])
