@@ -141,7 +141,10 @@ def exchanges_of(slug: str) -> Iterator[Exchange]:
 
 def errors_of(slug: str) -> Iterator[Exchange]:
     """Yield the cases of the error table; each is named by its row."""
-    return (_exchange(slug, spec["row"], {**({"reply": spec} if "status" in spec else {}), **spec}) for spec in read(slug)["errors"])
+    return (
+        _exchange(slug, spec["row"], {**({"reply": spec} if "status" in spec else {}), **spec})
+        for spec in read(slug)["errors"]
+    )
 
 
 def job_of(slug: str, **changes: Any) -> Job:
