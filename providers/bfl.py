@@ -27,6 +27,7 @@ from router.provider import (
     Call,
     Done,
     Handle,
+    Inline,
     Job,
     Kind,
     Media,
@@ -35,6 +36,7 @@ from router.provider import (
     Polled,
     Reply,
     Request,
+    Role,
     Submitted,
     Trouble,
     Usage,
@@ -48,6 +50,8 @@ ID_CHARS = 200
 FORMATS = ("jpeg", "png")
 
 _GENERATES = frozenset({Kind.IMAGE_GENERATION})
+_EDITS = frozenset({Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT})
+INPUTS_MAX = 8  # input_image, input_image_2 .. input_image_8: a URL or base64
 _PLAIN = frozenset({"prompt", "n", "seed", "safety_tolerance", "output_format"})
 _INPUT_IMAGES = frozenset({"input_image", *(f"input_image_{number}" for number in range(2, 9))})
 _STEPS = frozenset({"prompt_upsampling", "steps", "guidance"})
@@ -65,10 +69,26 @@ FACTS = AdapterFacts(
     slug="bfl",
     base_url="https://api.bfl.ai",
     abilities={
-        "flux-2-*": Abilities(_GENERATES, sizes=_FLUX_2_SIZES, fields=_PLAIN | _INPUT_IMAGES | {"size"}),
-        "flux-2-flex": Abilities(_GENERATES, sizes=_FLUX_2_SIZES, fields=_PLAIN | _INPUT_IMAGES | _STEPS | {"size"}),
+        "flux-2-*": Abilities(
+            _EDITS,
+            sizes=_FLUX_2_SIZES,
+            fields=_PLAIN | _INPUT_IMAGES | {"size"},
+            max_images=INPUTS_MAX,
+            takes_urls=True,
+        ),
+        "flux-2-flex": Abilities(
+            _EDITS,
+            sizes=_FLUX_2_SIZES,
+            fields=_PLAIN | _INPUT_IMAGES | _STEPS | {"size"},
+            max_images=INPUTS_MAX,
+            takes_urls=True,
+        ),
         "flux-kontext-*": Abilities(
-            _GENERATES, sizes=_NO_SIZES, fields=_PLAIN | _INPUT_IMAGES | {"aspect_ratio", "prompt_upsampling"}
+            _EDITS,
+            sizes=_NO_SIZES,
+            fields=_PLAIN | _INPUT_IMAGES | {"aspect_ratio", "prompt_upsampling"},
+            max_images=INPUTS_MAX,
+            takes_urls=True,
         ),
         "flux-pro-1.1": Abilities(
             _GENERATES, sizes=_FLUX_1_SIZES, fields=_PLAIN | {"size", "prompt_upsampling", "image_prompt"}
@@ -86,6 +106,14 @@ FACTS = AdapterFacts(
     },
     refusals_free=True,
     polls_every_s=2.0,
+    lacks={
+        "video": "pictures only",
+        "chat": "pictures only",
+        "cancel": "there is none",
+        "webhook": "its HMAC could not be verified from the documentation",
+        "streaming": "jobs are polled",
+        "probe": "GET /v1/credits is listed and could not be verified",
+    },
 )
 
 DIALECT = Dialect(
@@ -167,9 +195,12 @@ def cost(body: Any) -> int | None:
 
 def build_body(job: Job) -> dict[str, Any] | Fail:
     """Build the JSON body; a `Fail` when what is asked cannot be said in it, before anything is paid."""
-    if job.kind not in _GENERATES:
+    if job.kind not in _EDITS:
         return outcome.fail(FailureKind.UNSUPPORTED, f"this adapter does not do {job.kind.value}", param="kind")
     body = {name: value for name, value in job.input.items() if value is not None and name not in {"n", "size"}}
+    for number, source in enumerate(job.files_of(Role.IMAGE), start=1):
+        given = source.url if source.url is not None else Inline(source, data_uri=False)
+        body["input_image" if number == 1 else f"input_image_{number}"] = given
     size = job.input.get("size")
     if size is not None and size != "auto":
         sides = parse_size(size) if isinstance(size, str) else None

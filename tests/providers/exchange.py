@@ -164,6 +164,15 @@ def job_of(slug: str, **changes: Any) -> Job:
     )
 
 
+def jobs_of(slug: str) -> Iterator[Job]:
+    """Yield one job of each kind that the transcript shows: the first."""
+    seen: set[Kind] = set()
+    for one in exchanges_of(slug):
+        if one.job.kind not in seen:
+            seen.add(one.job.kind)
+            yield one.job
+
+
 def reply_of(spec: Mapping[str, Any]) -> Reply:
     """Build the answer that the wire would give: `json`, `text`, or neither for an empty body."""
     return Reply(

@@ -3,7 +3,7 @@
 import pytest
 
 from providers import facts
-from router.provider import Kind
+from router.provider import Kind, Role
 
 # adapter, model, sizes that it honours, sizes that it does not
 SIZES = [
@@ -14,6 +14,7 @@ SIZES = [
     ("openai", "chatgpt-image-latest", "1024x1536", "512x512"),
     ("openai", "dall-e-3", "auto 1792x1024 1024x1792", "1536x1024"),
     ("apiyi", "gpt-image-2", "auto 2048x2048", "2048x2050"),
+    ("apiyi", "veo-3.1-fast", "auto 1280x720 1920x1080", "720x1280 1024x1024 3840x2160 640x360"),
     ("apiyi", "gpt-image-2-all", "auto", "1024x1024"),
     ("bfl", "flux-2-pro", "auto 64x64 1024x1024 2048x2048 4096x1024", "1000x1000 48x1024 2064x2048"),
     ("bfl", "flux-2-klein-9b", "1024x1536", "1024x1530"),
@@ -59,6 +60,10 @@ def test_a_target_makes_so_many_at_a_time(slug, model, max_n):
             "style seed input_fidelity",
         ),
         ("openai", "dall-e-3", "prompt style quality", "background output_format"),
+        ("openai", "gpt-image-2.5-flare", "partial_images complexity svg", "input_fidelity"),
+        ("openai", "gpt-image-1.5", "input_fidelity partial_images", "style"),
+        ("apiyi", "gpt-image-2", "prompt quality", "input_fidelity"),
+        ("apiyi", "veo-3.1", "prompt seconds size resolution", "aspect_ratio seed negative_prompt"),
         ("apiyi", "gpt-image-2-all", "prompt", "quality mask size background"),
         ("apiyi", "gpt-image-2-vip", "prompt size", "quality mask"),
         ("bfl", "flux-2-pro", "prompt size seed safety_tolerance output_format input_image_8", "quality style steps"),
@@ -73,6 +78,46 @@ def test_a_model_takes_the_fields_of_its_page(slug, model, taken, dropped):
     assert not set(dropped.split()) & fields
 
 
+IMAGE, EDIT, VIDEO, CHAT = Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT, Kind.VIDEO_GENERATION, Kind.CHAT_COMPLETION
+
+
+@pytest.mark.parametrize(
+    ("slug", "model", "kinds"),
+    [
+        ("openai", "gpt-image-2", {IMAGE, EDIT}),
+        ("openai", "dall-e-3", {IMAGE}),
+        ("openai", "gpt-5-mini", {IMAGE, EDIT, CHAT}),
+        ("openai", "sora-2", {IMAGE, EDIT, CHAT}),
+        ("apiyi", "gpt-image-2-all", {IMAGE, EDIT}),
+        ("apiyi", "veo-3.1-fast", {VIDEO}),
+        ("apiyi", "MiniMax-H3", set()),
+        ("apiyi", "wan-3", {IMAGE, EDIT, VIDEO, CHAT}),
+    ],
+)
+def test_a_model_does_the_kinds_of_its_page(slug, model, kinds):
+    assert facts(slug).of_model(model).kinds == kinds
+
+
+@pytest.mark.parametrize(
+    ("slug", "model", "max_images", "roles", "takes_urls"),
+    [
+        ("openai", "gpt-image-2", 16, {Role.MASK}, True),
+        ("openai", "some-model-elsewhere", 16, {Role.MASK}, False),
+        ("openai", "dall-e-3", 0, set(), False),
+        ("apiyi", "gpt-image-2", 16, {Role.MASK}, False),
+        ("apiyi", "gpt-image-2-vip", 16, set(), False),
+        ("apiyi", "veo-3.1", 0, set(), False),
+    ],
+)
+def test_a_model_takes_the_files_of_its_page(slug, model, max_images, roles, takes_urls):
+    abilities = facts(slug).of_model(model)
+    assert (abilities.max_images, abilities.roles, abilities.takes_urls) == (max_images, roles, takes_urls)
+
+
+def test_a_film_has_the_lengths_that_its_page_prints():
+    assert facts("apiyi").of_model("veo-3.1-fast").seconds == {4, 6, 8}
+
+
 @pytest.mark.parametrize(("slug", "model"), [("openai", "sdxl"), ("apiyi", "seedream-4")])
 def test_a_model_that_nobody_knows_gets_every_field(slug, model):
     abilities = facts(slug).of_model(model)
@@ -82,7 +127,8 @@ def test_a_model_that_nobody_knows_gets_every_field(slug, model):
 
 def test_what_needs_an_image_is_not_offered_a_prompt():
     assert facts("bfl").of_model("flux-pro-1.0-fill").kinds == frozenset()
-    assert facts("bfl").of_model("flux-2-pro").kinds == {Kind.IMAGE_GENERATION}
+    assert facts("bfl").of_model("flux-2-pro").kinds == {Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT}
+    assert facts("bfl").of_model("flux-pro-1.1").kinds == {Kind.IMAGE_GENERATION}
 
 
 def test_only_bfl_lets_refusals_go_free_and_nobody_knows_a_key_that_makes_a_repeat_safe():
