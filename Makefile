@@ -52,10 +52,11 @@ test-sdk-ark: $(RUNS) $(call SDK_READY,ark) ## the simulator of Ark against its 
 install: $(TESTS) ## everything, then use .venv/bin/pointsman
 	@echo "installed: $(BIN)/pointsman"
 
-check: $(TESTS) ## format, lint and types
+check: $(TESTS) ## format, lint, types, and the matrix of docs/providers.md
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict router providers
+	$(BIN)/python -m tests.providers.matrix --check
 
 sim: $(TESTS) ## the simulator of time on SEEDS= seeds
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) $(ARGS)
