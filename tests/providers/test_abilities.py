@@ -22,6 +22,10 @@ SIZES = [
     ("bfl", "flux-dev", "1024x1024", "1456x1024"),
     ("bfl", "flux-pro-1.1-ultra", "auto", "1024x1024"),
     ("bfl", "flux-kontext-max", "auto", "1024x1024"),
+    ("replicate", "black-forest-labs/flux-schnell", "auto 1024x1024 1344x768 768x1344", "2048x2048 1024x400"),
+    ("replicate", "black-forest-labs/flux-kontext-pro", "auto 1024x1536", "3840x2160"),
+    ("replicate", "bytedance/seedance-1-lite", "auto 1280x720 1080x1920 864x480", "1024x1536 3840x2160"),
+    ("replicate", "somebody/some-model", "auto", "1024x1024"),
 ]
 
 
