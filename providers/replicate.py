@@ -52,7 +52,6 @@ from router.provider import (
 )
 
 REPLY_BYTES = 64 << 20  # a prediction repeats its input, and outputs may be data URIs
-ID_CHARS = 200
 OUTPUTS_MAX = 64
 SIGNED_WITHIN_S = 300
 
@@ -245,8 +244,8 @@ def build_input(job: Job) -> dict[str, Any]:
 def read_handle(reply: Reply) -> Handle | None:
     """Read the id and the addresses of a prediction; None when none was made."""
     body = as_object(reply.data)
-    remote_id = body.get("id")
-    if reply.status // 100 != 2 or not isinstance(remote_id, str) or not 0 < len(remote_id) <= ID_CHARS:
+    remote_id = jobs.read_id(body.get("id"))
+    if reply.status // 100 != 2 or not remote_id:
         return None
     urls = as_object(body.get("urls"))
     named = {name: urls.get(name) for name in ("get", "cancel")}

@@ -12,7 +12,7 @@ JOB = job_of("pixapi")
 @pytest.mark.parametrize(
     ("value", "name"),
     [("task_1", "task_1"), (4711, "4711"), (2**48, str(2**48)), ("x" * 200, "x" * 200), ("x" * 201, ""), ("", ""),
-     (None, ""), (True, ""), (-1, ""), (10**5000, ""), (1.5, ""), (["a"], ""), ("a\nb", "")],
+     (None, ""), (True, ""), (-1, ""), (10**4000, ""), (1.5, ""), (["a"], ""), ("a\nb", "")],
 )  # fmt: skip
 def test_a_name_is_kept_whole_or_not_at_all(value, name):
     assert jobs.read_id(value) == name
