@@ -8,10 +8,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from PIL import Image
 
 from providers.simulated import Fault, FaultKind, Running, Step, What, start
@@ -164,6 +166,21 @@ async def test_a_link_lives_for_a_day():
             clock[0] += passed_s * 1000
             async with session.get(body["data"][0]["url"]) as answer:
                 assert answer.status == status
+
+
+RECORDED = yaml.safe_load((Path(__file__).parents[1] / "providers" / "recorded" / "ark.yaml").read_text())["requests"]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+async def test_every_request_that_the_sdk_was_seen_to_send_is_taken(upstream, name):
+    _, session = upstream
+    sent = RECORDED[name]
+    asked = session.request(
+        sent["method"], sent["path"], params=sent.get("query"), headers=sent["headers"], json=sent.get("json")
+    )
+    async with asked as answer:
+        # A task that nobody created is the only thing that may be amiss.
+        assert answer.status == (404 if sent["path"].startswith(f"{TASKS}/") else 200), await answer.text()
 
 
 # --- streams
