@@ -46,7 +46,6 @@ from router.provider import (
 )
 
 REPLY_BYTES = 1 << 20
-ID_CHARS = 200
 COUNT_MAX = 10**12
 TASKS = "contents/generations/tasks"
 
@@ -315,8 +314,8 @@ def _read_pictures(reply: Reply, job: Job) -> Done | None:
 
 
 def _read_task(reply: Reply) -> Pending | None:
-    task_id = as_object(reply.data).get("id")
-    if reply.status // 100 != 2 or not isinstance(task_id, str) or not 0 < len(task_id) <= ID_CHARS:
+    task_id = jobs.read_id(as_object(reply.data).get("id"))
+    if reply.status // 100 != 2 or not task_id:
         return None
     return Pending(Handle(task_id))
 
