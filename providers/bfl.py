@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from providers.formats import addresses, failures
+from providers.formats import addresses, failures, jobs
 from providers.formats.failures import Dialect, Said, as_object, as_text
 from router import outcome
 from router.geometry import Sizes, parse_size
@@ -46,7 +46,6 @@ from router.task import NANOS_MAX
 
 NANOS_PER_CREDIT = Decimal(10_000_000)  # "1 credit = $0.01"
 REPLY_BYTES = 1 << 20
-ID_CHARS = 200
 FORMATS = ("jpeg", "png")
 
 _GENERATES = frozenset({Kind.IMAGE_GENERATION})
@@ -219,10 +218,8 @@ def read_handle(reply: Reply) -> Handle | None:
     An id counts under 5xx, too: a server error is free only "when no id was returned".
     """
     body = as_object(reply.data)
-    remote_id, url = body.get("id"), body.get("polling_url")
-    if isinstance(remote_id, int) and not isinstance(remote_id, bool):
-        remote_id = failures.as_word(remote_id)
-    if reply.status // 100 not in {2, 5} or not isinstance(remote_id, str) or not 0 < len(remote_id) <= ID_CHARS:
+    remote_id, url = jobs.read_id(body.get("id")), body.get("polling_url")
+    if reply.status // 100 not in {2, 5} or not remote_id:
         return None
     fields: dict[str, str] = {}
     if isinstance(url, str) and len(url) <= addresses.URL_CHARS:

@@ -81,7 +81,7 @@ class Adapter:
             media = openai_images.read_media(whole, job.n)
             if media:
                 return Done(media, usage(whole), http_status=reply.status)
-            task_id = as_word(whole.get("id"))
+            task_id = jobs.read_id(whole.get("id"))
             if task_id and isinstance(whole.get("status"), str):
                 return Pending(Handle(task_id), jobs.percent(whole.get("progress")))
         return fail(reply.status, reply.headers, failures.body_of(reply), now=job.now, secret=job.credential)

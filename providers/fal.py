@@ -42,7 +42,6 @@ from router.provider import (
 
 REPLY_BYTES = 1 << 20
 RESULT_BYTES_PER_OUTPUT = 32 << 20  # `sync_mode` puts the outputs into it as data URIs; 32 MiB x n + 32 MiB in all
-ID_CHARS = 200
 WEBHOOK_TOLERANCE_S = 300
 URLS = ("status_url", "response_url", "cancel_url")
 
@@ -224,8 +223,8 @@ def read_handle(reply: Reply) -> Handle | None:
     An id counts under 5xx, too: a server error is free only where no job id came with it (contract 6).
     """
     body = as_object(reply.data)
-    remote_id = body.get("request_id")
-    if reply.status // 100 not in {2, 5} or not isinstance(remote_id, str) or not 0 < len(remote_id) <= ID_CHARS:
+    remote_id = jobs.read_id(body.get("request_id"))
+    if reply.status // 100 not in {2, 5} or not remote_id:
         return None
     urls = {name: body[name] for name in URLS if isinstance(body.get(name), str)}
     return Handle(remote_id, {name: url for name, url in urls.items() if len(url) <= addresses.URL_CHARS})

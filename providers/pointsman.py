@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from providers.formats import failures
+from providers.formats import failures, jobs
 from providers.formats.failures import TARGET_OUT, Dialect, Ruling, Said, as_object, as_text, as_word
 from router import outcome
 from router.outcome import Billed, Fail, FailureKind
@@ -122,7 +122,7 @@ class Adapter:
         reply = await call(Request("POST", f"{_root(job)}/tasks", headers, body, max_reply_bytes=REPLY_BYTES))
         if isinstance(reply, Broken):
             return failures.tell_broken(reply, secret=job.credential)
-        if reply.status // 100 == 2 and (task_id := as_word(as_object(reply.data).get("id"))):
+        if reply.status // 100 == 2 and (task_id := jobs.read_id(as_object(reply.data).get("id"))):
             ended = read_task(Handle(task_id), job, reply)
             return ended if isinstance(ended, Done | Fail) else Pending(Handle(task_id))
         return fail(reply.status, reply.headers, failures.body_of(reply), now=job.now, secret=job.credential)

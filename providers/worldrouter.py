@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from providers.formats import failures, jobs, openai_images
-from providers.formats.failures import Dialect, Ruling, as_object, as_word
+from providers.formats.failures import Dialect, Ruling, as_object
 from router import outcome
 from router.geometry import Sizes
 from router.outcome import Ejects, Fail, FailureKind
@@ -92,7 +92,7 @@ class Adapter:
         if isinstance(reply, Broken):
             return failures.tell_broken(reply, secret=job.credential)
         whole = as_object(reply.data)
-        task_id = as_word(whole.get("task_id")) or as_word(whole.get("id"))
+        task_id = jobs.read_id(whole.get("task_id")) or jobs.read_id(whole.get("id"))
         if reply.status // 100 == 2 and task_id:
             return Pending(Handle(task_id))
         return fail(reply.status, reply.headers, failures.body_of(reply), now=job.now, secret=job.credential)

@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-from providers.formats import failures, openai_images
-from providers.formats.failures import Dialect, Ruling, as_object, as_text, as_word
+from providers.formats import failures, jobs, openai_images
+from providers.formats.failures import Dialect, Ruling, as_object, as_text
 from providers.formats.multipart import write_fields
 from router import outcome
 from router.outcome import Billed, Fail, FailureKind
@@ -41,7 +41,6 @@ from router.provider import (
 
 FILMS = frozenset({Kind.VIDEO_GENERATION})
 REPLY_BYTES = 1 << 20
-ID_CHARS = 200
 
 # "Unknown" is none of these: an unheard-of word means that the job lives until it says otherwise.
 DELIVERED = frozenset({"completed", "succeeded", "success"})
@@ -98,10 +97,8 @@ def read_handle(reply: Reply) -> Handle | None:
     An id counts under 5xx, too: a server error is free only where no job id came with it.
     """
     body = as_object(reply.data)
-    remote_id = as_word(body.get("id")) or as_word(body.get("task_id"))
-    if isinstance(body.get("id"), str):
-        remote_id = body["id"]
-    if reply.status // 100 not in {2, 5} or not 0 < len(remote_id) <= ID_CHARS:
+    remote_id = jobs.read_id(body.get("id")) or jobs.read_id(body.get("task_id"))
+    if reply.status // 100 not in {2, 5} or not remote_id:
         return None
     return Handle(remote_id)
 

@@ -52,7 +52,8 @@ Answer = Callable[[web.Request], Any]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArkOptions(Options):
     """queued_max: tasks that may be queued at one time; one page of the vendor says 120. sequence_shortfall: by how
-    many a sequence of pictures stays below `max_images`; the model decides that. queue_s: unscaled seconds in it.
+    many a sequence of pictures stays below `max_images`, which the model decides. queue_s: unscaled seconds in the
+    queue.
     """
 
     queued_max: int = 120

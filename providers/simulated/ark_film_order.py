@@ -129,7 +129,7 @@ class FilmOrder:
         name = self.model.replace(".", "-")
         line = next((line for line, _ in USD_PER_S if line in name), "")
         each = USD_PER_S.get((line, self.resolution), USD_PER_S_UNLISTED)
-        return each * Decimal(str(round(self.seconds, 3))) * (FLEX_SHARE if self.tier == "flex" else 1)
+        return each * Decimal(f"{self.seconds:g}") * (FLEX_SHARE if self.tier == "flex" else 1)
 
     def draw_up(self) -> tuple[Film | Picture, ...]:
         """The film, and its last frame if that was asked for."""

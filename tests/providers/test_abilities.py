@@ -28,6 +28,10 @@ SIZES = [
     ("fal", "openai/gpt-image-2", "auto 1024x1536 3840x2160", "1000x1000"),
     ("fal", "bytedance/seedance-2.0/text-to-video", "auto 1280x720 1080x1920 480x480", "3840x2160 1280x300"),
     ("fal", "acme/anything", "auto 640x480", "large"),
+    ("replicate", "black-forest-labs/flux-schnell", "auto 1024x1024 1344x768 768x1344", "2048x2048 1024x400"),
+    ("replicate", "black-forest-labs/flux-kontext-pro", "auto 1024x1536", "3840x2160"),
+    ("replicate", "bytedance/seedance-1-lite", "auto 1280x720 1080x1920 864x480", "1024x1536 3840x2160"),
+    ("replicate", "somebody/some-model", "auto", "1024x1024"),
 ]
 
 

@@ -5,13 +5,14 @@ written down a second time on purpose. A new adapter is covered by being there.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from providers import known, load
 from router.outcome import DETAIL_MAX_CHARS, FACTS, Billed, Ejects, Fail, FailureKind
 from router.provider import Broken, Done, Handle, Media, Missing, Pending, Reply, Trouble, Usage
+from tests.providers import matrix
 from tests.providers.exchange import (
     MANDATORY,
     ONLY_WITH_JOBS,
@@ -196,9 +197,14 @@ def test_what_was_delivered_says_what_it_used_or_what_it_cost(slug):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("slug", SLUGS)
 def test_every_status_is_judged_by_the_contract(slug, form):
+    """A provider's own data may say otherwise of a server error with its own body (contract 6): `by_status`."""
     told, expected = {}, {}
+    otherwise = read(slug).get("by_status", {})
+    assert all(status in {500, 502} and kind == "unknown" for status, kind in otherwise.items())
     for status in STATUSES:
         kind, ejects = BY_STATUS.get(status) or _by_hundred(status, form)
+        if form == "json" and status in otherwise:
+            kind = otherwise[status]
         expected[status] = (kind, FACTS[FailureKind(kind)].billed.value, ejects, status)
         failed = _submit(slug, _answer(slug, status, form))
         assert isinstance(failed, Fail), status
@@ -312,6 +318,25 @@ def test_the_facts_of_an_adapter_are_whole(slug):
         takes_sizes = abilities.fields is None or "size" in abilities.fields
         assert abilities.sizes is None or not takes_sizes or abilities.sizes.fits("auto"), name
         assert abilities.fields is None or {"prompt", "n"} <= abilities.fields, name
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_a_job_keeps_its_name_however_long_it_is_and_also_when_it_is_a_number(slug):
+    """Whoever accepts jobs by `id` must not lose one for its name: it is paid for."""
+    accepted = next(one for one in exchanges_of(slug) if one.name == "accepted")
+    if not isinstance(accepted.play()[0], Pending) or "id" not in accepted.answer.data:
+        return
+    for name in (2**48, "x" * 150):
+        body = {**accepted.answer.data, "id": name}
+        body = {**body, "task_id": name} if "task_id" in body else body
+        pending = drive(load(slug).submit(accepted.job, Script(replace(accepted.answer, data=body))))
+        assert pending.handle.remote_id == str(name)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_every_empty_column_of_the_matrix_has_a_reason(slug):
+    for column in (*matrix.COLUMNS, matrix.SDK):
+        assert column in matrix.cells()[slug] or matrix.reason(slug, column)
 
 
 @pytest.mark.parametrize("slug", SLUGS)

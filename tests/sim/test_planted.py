@@ -1,7 +1,7 @@
 """Nine faulty doubles, each handed in where `World` or a store is made; the check that must catch it is named.
 
 The simulator is only worth its verdicts if it condemns what is wrong: every double breaks one guard of the design and
-the run of a few seeds must blame exactly the check that guards it.
+the run of some seeds must blame exactly the check that guards it.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from router.world import Cancelled, Opened
 from tests.sim.engines import memory
 from tests.sim.simulation import simulate
 
-SEEDS = range(8)
+SEEDS = range(24)
 
 
 class IntentSkipped(MemoryStore):
