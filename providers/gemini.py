@@ -1,9 +1,9 @@
 """Gemini image models by generateContent: one synchronous POST, pictures inline, refusals under HTTP 200.
 
 A refusal is found in six steps, in the documented order (Gemini API, safety and finish reasons): feedback on the
-prompt, the reasons of safety, the reasons of failure, a cut answer, text in place of a picture, nothing at all. Prompt
-tokens of a refusal are counted; whether they are charged is not documented, so that a refusal counts as billed. There is
-no job id, no cancel and no idempotency key. One picture per request: image models refuse a larger `candidateCount`.
+prompt, the reasons of safety, the reasons of failure, a cut answer, text in place of a picture, nothing at all. Tokens
+of a refused prompt are counted; whether they are charged is not documented, so that a refusal counts as billed. There
+is no job id, no cancel and no idempotency key. One picture per request: image models refuse a larger `candidateCount`.
 """
 
 from __future__ import annotations

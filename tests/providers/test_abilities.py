@@ -25,6 +25,12 @@ SIZES = [
     ("bfl", "flux-dev", "1024x1024", "1456x1024"),
     ("bfl", "flux-pro-1.1-ultra", "auto", "1024x1024"),
     ("bfl", "flux-kontext-max", "auto", "1024x1024"),
+    ("fal", "fal-ai/flux/dev", "auto 1024x1024 777x333", "16:9 big 0x1024"),
+    ("fal", "fal-ai/nano-banana", "auto 1024x1024 832x1248", "2048x2048 1024x100"),
+    ("fal", "fal-ai/nano-banana-2/edit", "auto 1024x1024 2048x2048 4096x4096", "256x256 4096x256"),
+    ("fal", "openai/gpt-image-2", "auto 1024x1536 3840x2160", "1000x1000"),
+    ("fal", "bytedance/seedance-2.0/text-to-video", "auto 1280x720 1080x1920 480x480", "3840x2160 1280x300"),
+    ("fal", "acme/anything", "auto 640x480", "large"),
     ("replicate", "black-forest-labs/flux-schnell", "auto 1024x1024 1344x768 768x1344", "2048x2048 1024x400"),
     ("replicate", "black-forest-labs/flux-kontext-pro", "auto 1024x1536", "3840x2160"),
     ("replicate", "bytedance/seedance-1-lite", "auto 1280x720 1080x1920 864x480", "1024x1536 3840x2160"),
@@ -56,6 +62,8 @@ def test_a_size_is_taken_if_it_can_be_honoured(slug, model, honoured, not_honour
         ("apiyi", "flux-2-pro", 1),
         ("bfl", "flux-2-pro", 1),
         ("bfl", "flux-3-max", 1),
+        ("fal", "fal-ai/flux/schnell", 4),
+        ("fal", "bytedance/seedance-2.0/text-to-video", 1),
     ],
 )
 def test_a_target_makes_so_many_at_a_time(slug, model, max_n):
@@ -82,6 +90,9 @@ def test_a_target_makes_so_many_at_a_time(slug, model, max_n):
         ("bfl", "flux-2-flex", "steps guidance prompt_upsampling", "quality aspect_ratio"),
         ("bfl", "flux-kontext-pro", "aspect_ratio input_image", "size raw"),
         ("bfl", "flux-pro-1.1-ultra", "aspect_ratio raw image_prompt", "size steps"),
+        ("fal", "fal-ai/flux/dev", "prompt negative_prompt num_inference_steps output_format", "quality seconds"),
+        ("fal", "openai/gpt-image-2", "prompt quality size", "seconds resolution"),
+        ("fal", "bytedance/seedance-2.0/text-to-video", "seconds resolution aspect_ratio", "quality output_format"),
     ],
 )
 def test_a_model_takes_the_fields_of_its_page(slug, model, taken, dropped):
@@ -104,6 +115,11 @@ IMAGE, EDIT, VIDEO, CHAT = Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT, Kind.VIDEO_GE
         ("apiyi", "veo-3.1-fast", {VIDEO}),
         ("apiyi", "MiniMax-H3", set()),
         ("apiyi", "wan-3", {IMAGE, EDIT, VIDEO, CHAT}),
+        ("fal", "fal-ai/flux/dev", {IMAGE}),
+        ("fal", "fal-ai/flux/dev/image-to-image", {EDIT}),
+        ("fal", "fal-ai/nano-banana/edit", {EDIT}),
+        ("fal", "fal-ai/bytedance/seedance/v1/pro/text-to-video", {VIDEO}),
+        ("fal", "acme/anything", {IMAGE, EDIT, VIDEO}),
     ],
 )
 def test_a_model_does_the_kinds_of_its_page(slug, model, kinds):
@@ -119,6 +135,10 @@ def test_a_model_does_the_kinds_of_its_page(slug, model, kinds):
         ("apiyi", "gpt-image-2", 16, {Role.MASK}, False),
         ("apiyi", "gpt-image-2-vip", 16, set(), False),
         ("apiyi", "veo-3.1", 0, set(), False),
+        ("fal", "fal-ai/flux/dev", 0, set(), False),
+        ("fal", "fal-ai/flux/dev/image-to-image", 1, set(), True),
+        ("fal", "fal-ai/nano-banana-2/edit", 16, set(), True),
+        ("fal", "bytedance/seedance-2.0/image-to-video", 16, {Role.FIRST_FRAME}, True),
     ],
 )
 def test_a_model_takes_the_files_of_its_page(slug, model, max_images, roles, takes_urls):
@@ -130,11 +150,11 @@ def test_a_film_has_the_lengths_that_its_page_prints():
     assert facts("apiyi").of_model("veo-3.1-fast").seconds == {4, 6, 8}
 
 
-@pytest.mark.parametrize(("slug", "model"), [("openai", "sdxl"), ("apiyi", "seedream-4")])
+@pytest.mark.parametrize(("slug", "model"), [("openai", "sdxl"), ("apiyi", "seedream-4"), ("fal", "acme/anything")])
 def test_a_model_that_nobody_knows_gets_every_field(slug, model):
     abilities = facts(slug).of_model(model)
     assert abilities.fields is None
-    assert abilities.sizes is None
+    assert abilities.sizes is None or abilities.sizes.fits("777x333")
 
 
 def test_what_needs_an_image_is_not_offered_a_prompt():

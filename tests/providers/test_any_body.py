@@ -25,6 +25,7 @@ JSON = st.recursive(
 # Values where an adapter looks for something, so that most examples get past the first test.
 WORDS = (
     *("Ready", "Pending", "Error", "Task not found", "Request Moderated", "moderation_blocked", "insufficient_quota"),
+    *("COMPLETED", "IN_PROGRESS", "content_policy_violation", "runner_disconnected", "no_media_generated"),
     *("completed", "failed", "image_generation.completed", "image_edit.partial_image", "content_filter"),
     *("https://api.bfl.ai/v1/get_result?id=1", "https://[", "data:image/png;base64,QUJD", "1e999999999", "NaN"),
 )
@@ -65,6 +66,11 @@ OUTER_KEYS = st.sampled_from(
         "details",
         "id",
         "polling_url",
+        "request_id",
+        "error_type",
+        "images",
+        "video",
+        "has_nsfw_concepts",
         "status",
         "result",
         "cost",

@@ -112,7 +112,7 @@ async def test_cancel(slug, tmp_path):
     """A cancel is handed on to the job upstream."""
     kind = Kind(setup_of(slug)["polled"])
     slow = Fault(kind=FaultKind.SLOW, seconds=100_000)
-    async with on_trial(slug, tmp_path, faults=(slow,)) as trial:
+    async with on_trial(slug, tmp_path, faults=(slow,), options=setup_of(slug).get("cancellable")) as trial:
         task = await trial.submit(kind)
 
         async def is_accepted():
