@@ -82,7 +82,7 @@ _MODELS = {
     # "Older models only": seed and guidance_scale. Series and reference images came with the fourth.
     "seedream-3-*": Abilities(_GENERATES, 1, _IMAGE_SIZES, _OLD_IMAGE_FIELDS),
     "seedance-*": _film(_RESOLUTIONS, 4),
-    "seedance-2-*": _film(_RESOLUTIONS | {"4k"}, 9),
+    "seedance-2*": _film(_RESOLUTIONS | {"4k"}, 9),
 }
 
 FACTS = AdapterFacts(

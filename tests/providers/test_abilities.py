@@ -26,6 +26,9 @@ SIZES = [
     ("replicate", "black-forest-labs/flux-kontext-pro", "auto 1024x1536", "3840x2160"),
     ("replicate", "bytedance/seedance-1-lite", "auto 1280x720 1080x1920 864x480", "1024x1536 3840x2160"),
     ("replicate", "somebody/some-model", "auto", "1024x1024"),
+    ("ark", "doubao-seedream-4-0-250828", "auto 1024x1536 4096x4096 4096x2304", "4096x4112 2K"),
+    ("ark", "doubao-seedance-1-0-pro-250528", "auto 1280x720 1080x1920 480x480", "3840x2160 1000x200"),
+    ("ark", "seedance-2-0-260128", "3840x2160 864x480", "256x256"),
 ]
 
 
@@ -48,6 +51,10 @@ def test_a_size_is_taken_if_it_can_be_honoured(slug, model, honoured, not_honour
         ("apiyi", "flux-2-pro", 1),
         ("bfl", "flux-2-pro", 1),
         ("bfl", "flux-3-max", 1),
+        ("replicate", "black-forest-labs/flux-schnell", 1),
+        ("ark", "seedream-4-0-250828", 15),
+        ("ark", "doubao-seedream-3-0-t2i-250415", 1),
+        ("ark", "ep-20261120-abcde", 1),
     ],
 )
 def test_a_target_makes_so_many_at_a_time(slug, model, max_n):
@@ -74,6 +81,9 @@ def test_a_target_makes_so_many_at_a_time(slug, model, max_n):
         ("bfl", "flux-2-flex", "steps guidance prompt_upsampling", "quality aspect_ratio"),
         ("bfl", "flux-kontext-pro", "aspect_ratio input_image", "size raw"),
         ("bfl", "flux-pro-1.1-ultra", "aspect_ratio raw image_prompt", "size steps"),
+        ("ark", "doubao-seedream-4-0-250828", "size output_format watermark", "seed guidance_scale quality"),
+        ("ark", "doubao-seedream-3-0-t2i-250415", "seed guidance_scale", "output_format tools"),
+        ("ark", "doubao-seedance-1-0-pro-250528", "seconds size resolution seed camera_fixed", "callback_url quality"),
     ],
 )
 def test_a_model_takes_the_fields_of_its_page(slug, model, taken, dropped):
@@ -96,6 +106,13 @@ IMAGE, EDIT, VIDEO, CHAT = Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT, Kind.VIDEO_GE
         ("apiyi", "veo-3.1-fast", {VIDEO}),
         ("apiyi", "MiniMax-H3", set()),
         ("apiyi", "wan-3", {IMAGE, EDIT, VIDEO, CHAT}),
+        ("replicate", "black-forest-labs/flux-schnell", {IMAGE}),
+        ("replicate", "black-forest-labs/flux-kontext-max", {IMAGE, EDIT}),
+        ("replicate", "bytedance/seedance-1-lite", {VIDEO}),
+        ("replicate", "stability-ai/sdxl:39ed52f2", {IMAGE, EDIT, VIDEO}),
+        ("ark", "seedream-4-0-250828", {IMAGE, EDIT}),
+        ("ark", "doubao-seedance-1-0-pro-250528", {VIDEO}),
+        ("ark", "ep-20261120-abcde", {IMAGE, EDIT, VIDEO}),
     ],
 )
 def test_a_model_does_the_kinds_of_its_page(slug, model, kinds):
@@ -111,6 +128,11 @@ def test_a_model_does_the_kinds_of_its_page(slug, model, kinds):
         ("apiyi", "gpt-image-2", 16, {Role.MASK}, False),
         ("apiyi", "gpt-image-2-vip", 16, set(), False),
         ("apiyi", "veo-3.1", 0, set(), False),
+        ("replicate", "black-forest-labs/flux-kontext-pro", 1, set(), True),
+        ("replicate", "bytedance/seedance-2.0-fast", 9, {Role.FIRST_FRAME, Role.LAST_FRAME}, True),
+        ("replicate", "stability-ai/sdxl", 1, {Role.MASK, Role.FIRST_FRAME, Role.LAST_FRAME}, True),
+        ("ark", "doubao-seedream-4-0-250828", 10, set(), True),
+        ("ark", "doubao-seedance-1-0-pro-250528", 4, {Role.FIRST_FRAME, Role.LAST_FRAME}, True),
     ],
 )
 def test_a_model_takes_the_files_of_its_page(slug, model, max_images, roles, takes_urls):
