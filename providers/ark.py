@@ -81,7 +81,7 @@ _MODELS = {
     # "Older models only": seed and guidance_scale. Series and reference images came with the fourth.
     "seedream-3-*": Abilities(_GENERATES, 1, _IMAGE_SIZES, _OLD_IMAGE_FIELDS),
     "seedance-*": _film(_RESOLUTIONS, 4),
-    "seedance-2-*": _film(_RESOLUTIONS | {"4k"}, 9),
+    "seedance-2*": _film(_RESOLUTIONS | {"4k"}, 9),
 }
 
 FACTS = AdapterFacts(
@@ -122,8 +122,8 @@ _RULES: tuple[tuple[re.Pattern[str], Ruling], ...] = (
     (re.compile(r"AuthenticationError|InvalidAccountStatus"), _ACCOUNT),
     (re.compile(r"AccountOverdueError|AccessDenied|OperationDenied\..*"), _ACCOUNT),
     (re.compile(r"InvalidEndpointOrModel\..*|ModelNotOpen|UnsupportedModel"), TARGET_OUT),
-    # A file that the caller names. A task that is not known is heard by polls only.
-    (re.compile(r"NotFound\..*"), Ruling(FailureKind.BAD_REQUEST)),
+    # A file that the caller names; a task that is not known is heard by polls only, and a path is ours.
+    (re.compile(r"NotFound\.File"), Ruling(FailureKind.BAD_REQUEST)),
     (re.compile(r"SetLimitExceeded"), _ACCOUNT),
     (re.compile(r"ServerOverloaded|ModelLoadingError"), Ruling(FailureKind.OVERLOADED)),
     (re.compile(r".*RateLimitExceeded(\..*)?|RequestBurstTooFast|InflightBatchsizeExceeded"), _THROTTLED),

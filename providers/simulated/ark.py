@@ -41,9 +41,11 @@ FILM_FAULTS = JOB_OFFER[Step.SUBMIT] | {
     FaultKind.ACTIVE_LIMIT,
     FaultKind.MODERATION_BLOCKED,
     FaultKind.CONTENT_MODERATED,
-    FaultKind.ERROR_AFTER,
 }
-"""What a paid request for a film can show. The word of refusal, content_moderated and job_error is the task's code."""
+"""What a paid request for a film can show. The word of refusal, content_moderated and job_error is the task's code.
+
+A 500 without an id is free there ("RETRY_FREE before any id"), so that error_after is offered for pictures only.
+"""
 
 Body = dict[str, Any]
 Answer = Callable[[web.Request], Any]

@@ -89,7 +89,7 @@ async def soak(slug: str, tasks: int, folder: Path) -> Report:
         if task["status"] not in ENDED:
             report.wrong.append(f"{prompt} is lost ({task['status']})")
         if sum(entry.what in MADE for entry in paid) > 1:
-            report.wrong.append(f"{prompt} is paid twice: {[entry.what.value for entry in paid]}")
+            report.wrong.append(f"{prompt} is paid twice: {[entry.what.value for entry in paid]} ({_story(task)})")
         if task["cost"]["billing"] == "not_billed" and paid:
             report.wrong.append(f"{prompt} is called free and cost {paid[0].amount_usd} ({_story(task)})")
         booked, owed = _booked(task), sum((entry.amount_usd for entry in own), Decimal(0))

@@ -35,6 +35,9 @@ SIZES = [
     ("replicate", "black-forest-labs/flux-kontext-pro", "auto 1024x1536", "3840x2160"),
     ("replicate", "bytedance/seedance-1-lite", "auto 1280x720 1080x1920 864x480", "1024x1536 3840x2160"),
     ("replicate", "somebody/some-model", "auto", "1024x1024"),
+    ("ark", "doubao-seedream-4-0-250828", "auto 1024x1536 4096x4096 4096x2304", "4096x4112 2K"),
+    ("ark", "doubao-seedance-1-0-pro-250528", "auto 1280x720 1080x1920 480x480", "3840x2160 1000x200"),
+    ("ark", "seedance-2-0-260128", "3840x2160 864x480", "256x256"),
 ]
 
 
@@ -64,6 +67,10 @@ def test_a_size_is_taken_if_it_can_be_honoured(slug, model, honoured, not_honour
         ("bfl", "flux-3-max", 1),
         ("fal", "fal-ai/flux/schnell", 4),
         ("fal", "bytedance/seedance-2.0/text-to-video", 1),
+        ("replicate", "black-forest-labs/flux-schnell", 1),
+        ("ark", "seedream-4-0-250828", 15),
+        ("ark", "doubao-seedream-3-0-t2i-250415", 1),
+        ("ark", "ep-20261120-abcde", 1),
     ],
 )
 def test_a_target_makes_so_many_at_a_time(slug, model, max_n):
@@ -93,6 +100,9 @@ def test_a_target_makes_so_many_at_a_time(slug, model, max_n):
         ("fal", "fal-ai/flux/dev", "prompt negative_prompt num_inference_steps output_format", "quality seconds"),
         ("fal", "openai/gpt-image-2", "prompt quality size", "seconds resolution"),
         ("fal", "bytedance/seedance-2.0/text-to-video", "seconds resolution aspect_ratio", "quality output_format"),
+        ("ark", "doubao-seedream-4-0-250828", "size output_format watermark", "seed guidance_scale quality"),
+        ("ark", "doubao-seedream-3-0-t2i-250415", "seed guidance_scale", "output_format tools"),
+        ("ark", "doubao-seedance-1-0-pro-250528", "seconds size resolution seed camera_fixed", "callback_url quality"),
     ],
 )
 def test_a_model_takes_the_fields_of_its_page(slug, model, taken, dropped):
@@ -120,6 +130,13 @@ IMAGE, EDIT, VIDEO, CHAT = Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT, Kind.VIDEO_GE
         ("fal", "fal-ai/nano-banana/edit", {EDIT}),
         ("fal", "fal-ai/bytedance/seedance/v1/pro/text-to-video", {VIDEO}),
         ("fal", "acme/anything", {IMAGE, EDIT, VIDEO}),
+        ("replicate", "black-forest-labs/flux-schnell", {IMAGE}),
+        ("replicate", "black-forest-labs/flux-kontext-max", {IMAGE, EDIT}),
+        ("replicate", "bytedance/seedance-1-lite", {VIDEO}),
+        ("replicate", "stability-ai/sdxl:39ed52f2", {IMAGE, EDIT, VIDEO}),
+        ("ark", "seedream-4-0-250828", {IMAGE, EDIT}),
+        ("ark", "doubao-seedance-1-0-pro-250528", {VIDEO}),
+        ("ark", "ep-20261120-abcde", {IMAGE, EDIT, VIDEO}),
     ],
 )
 def test_a_model_does_the_kinds_of_its_page(slug, model, kinds):
@@ -139,6 +156,11 @@ def test_a_model_does_the_kinds_of_its_page(slug, model, kinds):
         ("fal", "fal-ai/flux/dev/image-to-image", 1, set(), True),
         ("fal", "fal-ai/nano-banana-2/edit", 16, set(), True),
         ("fal", "bytedance/seedance-2.0/image-to-video", 16, {Role.FIRST_FRAME}, True),
+        ("replicate", "black-forest-labs/flux-kontext-pro", 1, set(), True),
+        ("replicate", "bytedance/seedance-2.0-fast", 9, {Role.FIRST_FRAME, Role.LAST_FRAME}, True),
+        ("replicate", "stability-ai/sdxl", 1, {Role.MASK, Role.FIRST_FRAME, Role.LAST_FRAME}, True),
+        ("ark", "doubao-seedream-4-0-250828", 10, set(), True),
+        ("ark", "doubao-seedance-1-0-pro-250528", 4, {Role.FIRST_FRAME, Role.LAST_FRAME}, True),
     ],
 )
 def test_a_model_takes_the_files_of_its_page(slug, model, max_images, roles, takes_urls):
