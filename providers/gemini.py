@@ -74,7 +74,17 @@ FACTS = AdapterFacts(
     },
 )
 
-PORTABLE = {"aspectRatio": "size", "aspect_ratio": "size", "imageSize": "size", "image_size": "size"}
+# "For imageConfig values UNSUPPORTED": in both spellings, and as a whole where no member is named.
+PORTABLE = {
+    "aspectRatio": "size",
+    "aspect_ratio": "size",
+    "imageSize": "size",
+    "image_size": "size",
+    "personGeneration": "personGeneration",
+    "person_generation": "personGeneration",
+    "imageConfig": "size",
+    "image_config": "size",
+}
 
 # Steps 2 and 3: the finish reasons of safety and of failure.
 REFUSED = frozenset(
@@ -127,7 +137,7 @@ def judge_200(status: int, body: Any) -> tuple[Said, Ruling] | None:
     whole = as_object(body)
     if not (whole.keys() & {"candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId"}):
         return None
-    blocked = as_word(as_object(whole.get("promptFeedback")).get("blockReason"))
+    blocked = _block_reason(whole)
     if blocked:
         return Said(status, own=True, code=blocked, message="the prompt was blocked"), Ruling(FailureKind.REFUSED)
     candidates = whole.get("candidates")
@@ -209,8 +219,13 @@ def _image_config(job: Job) -> dict[str, Any]:
 
 
 def _is_refused(body: Any) -> bool:
+    """Tell whether steps 1 and 2 refuse what may even so have a picture in it."""
     found = judge_200(200, body)
-    return found is not None and found[0].code in REFUSED
+    return found is not None and (found[0].code in REFUSED or bool(_block_reason(body)))
+
+
+def _block_reason(body: Any) -> str:
+    return as_word(as_object(as_object(body).get("promptFeedback")).get("blockReason"))
 
 
 def _parts_of(body: Any) -> list[Mapping[str, Any]]:
@@ -222,7 +237,8 @@ def _parts_of(body: Any) -> list[Mapping[str, Any]]:
 
 def _text_of(candidate: Mapping[str, Any]) -> str:
     parts = as_object(candidate.get("content")).get("parts")
-    texts = [as_object(one).get("text") for one in parts[:PARTS_MAX]] if isinstance(parts, list) else []
+    said = [as_object(one) for one in parts[:PARTS_MAX]] if isinstance(parts, list) else []
+    texts = [one.get("text") for one in said if one.get("thought") is not True]  # what it thought is not for the caller
     return " ".join(text for text in texts if isinstance(text, str))
 
 

@@ -88,10 +88,12 @@ PORTABLE = {
     "resolution": "size",
     "duration_seconds": "seconds",
     "aspect_ratio": "size",
+    "personGeneration": "person_generation",
+    "person_generation": "person_generation",
 }
 SAID = {"negative_prompt": "negativePrompt", "seed": "seed", "person_generation": "personGeneration"}
-REFUSAL_WORDS = re.compile(r"safety|policy|person|people|celebrit|minor|sensitive|responsible ai", re.IGNORECASE)
-# google.rpc codes of a failed operation that another try may not meet: cut, exhausted, internal, unavailable.
+REFUSAL_WORDS = re.compile(r"safety|policy|person|people|celebrit|minors?\b|sensitive|responsible ai", re.IGNORECASE)
+# google.rpc INVALID_ARGUMENT of a failed operation; another try may do better with any other code (4, 8, 13, 14).
 _INVALID = 3
 
 
@@ -166,11 +168,7 @@ def build_body(job: Job) -> dict[str, Any]:
         parameters["durationSeconds"] = int(said["seconds"])
     shape = _shape_of(job)
     parameters |= {name: value for name, value in shape.items() if value is not None}
-    for ours, theirs in (
-        ("negative_prompt", "negativePrompt"),
-        ("seed", "seed"),
-        ("person_generation", "personGeneration"),
-    ):
+    for ours, theirs in SAID.items():
         if said.get(ours) is not None:
             parameters[theirs] = said[ours]
     return {"instances": [instance], "parameters": parameters}

@@ -19,7 +19,9 @@ BASE_URL = "https://generativelanguage.googleapis.com"
 DETAILS_MAX = 20
 _PER_DAY = re.compile(r"PerDay", re.IGNORECASE)
 _NO_LIMIT = re.compile(r"limit:\s*0\b")
-_BAD_KEY = re.compile(r"API key (not valid|expired)|API_KEY_INVALID", re.IGNORECASE)
+# Only where the message begins so: further on it may quote the prompt, and no caller may put a credential aside.
+_BAD_KEY = re.compile(r"API key (not valid|expired)", re.IGNORECASE)
+_BAD_KEY_REASON = "API_KEY_INVALID"
 _SECONDS = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)s")
 PREFIX = "/v1beta"
 
@@ -35,7 +37,7 @@ DIALECT = Dialect(
         "INTERNAL": Ruling(FailureKind.SERVER_ERROR),
         "UNAVAILABLE": Ruling(FailureKind.OVERLOADED),
     },
-    portable=frozenset({"size", "aspect_ratio", "resolution", "seconds"}),
+    portable=frozenset({"size", "aspect_ratio", "resolution", "seconds", "personGeneration", "person_generation"}),
 )
 
 
@@ -46,7 +48,7 @@ def fail(
     said = read_error(status, body, portable)
     ruling = failures.judge(said, DIALECT)
     if said.code == "INVALID_ARGUMENT" or status == 400:
-        if _BAD_KEY.search(f"{said.message} {_reasons(body)}"):
+        if _BAD_KEY.match(said.message) or _BAD_KEY_REASON in _reasons(body):
             ruling = Ruling(FailureKind.ACCOUNT)
     elif ruling.kind is FailureKind.THROTTLED and _is_used_up(said, body):
         ruling = Ruling(FailureKind.ACCOUNT)  # waiting for the day's quota is not a rest of seconds
@@ -102,8 +104,8 @@ def _details(body: Any) -> list[Mapping[str, Any]]:
     return [as_object(one) for one in details[:DETAILS_MAX]] if isinstance(details, list) else []
 
 
-def _reasons(body: Any) -> str:
-    return " ".join(as_word(one.get("reason")) for one in _details(body))
+def _reasons(body: Any) -> list[str]:
+    return [as_word(one.get("reason")) for one in _details(body)]
 
 
 def _retry_delay(body: Any) -> float | None:

@@ -38,6 +38,11 @@ SIZES = [
     ("ark", "doubao-seedream-4-0-250828", "auto 1024x1536 4096x4096 4096x2304", "4096x4112 2K"),
     ("ark", "doubao-seedance-1-0-pro-250528", "auto 1280x720 1080x1920 480x480", "3840x2160 1000x200"),
     ("ark", "seedance-2-0-260128", "3840x2160 864x480", "256x256"),
+    ("gemini", "gemini-2.5-flash-image", "auto 1024x1024 1344x768", "2048x2048 512x512 1024x256"),
+    ("gemini", "gemini-3-pro-image", "auto 2048x2048 4096x4096 1536x672", "512x512 2048x512"),
+    ("gemini", "gemini-3.1-flash-image", "512x512 2048x512 4096x4096", "256x256 1000x100"),
+    ("veo", "veo-3.1-generate-001", "auto 1280x720 1080x1920 3840x2160", "1024x1024 640x360"),
+    ("veo", "veo-3.1-lite-generate-001", "720x1280 1920x1080", "3840x2160"),
 ]
 
 
@@ -58,6 +63,8 @@ def test_a_size_is_taken_if_it_can_be_honoured(slug, model, honoured, not_honour
         ("pixapi", "anything", 10),
         ("pointsman", "anything", 10),
         ("worldrouter", "gpt-image-2", 4),
+        ("gemini", "gemini-3-pro-image", 1),
+        ("veo", "veo-3.1-generate-001", 1),
         ("worldrouter", "gemini-3-pro-image-preview", 1),
         ("apiyi", "gpt-image-2", 10),
         ("apiyi", "gpt-image-2-all", 1),
@@ -137,6 +144,8 @@ IMAGE, EDIT, VIDEO, CHAT = Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT, Kind.VIDEO_GE
         ("ark", "seedream-4-0-250828", {IMAGE, EDIT}),
         ("ark", "doubao-seedance-1-0-pro-250528", {VIDEO}),
         ("ark", "ep-20261120-abcde", {IMAGE, EDIT, VIDEO}),
+        ("gemini", "gemini-3-pro-image", {IMAGE, EDIT}),
+        ("veo", "veo-3.1-fast-generate-001", {VIDEO}),
     ],
 )
 def test_a_model_does_the_kinds_of_its_page(slug, model, kinds):
@@ -161,6 +170,8 @@ def test_a_model_does_the_kinds_of_its_page(slug, model, kinds):
         ("replicate", "stability-ai/sdxl", 1, {Role.MASK, Role.FIRST_FRAME, Role.LAST_FRAME}, True),
         ("ark", "doubao-seedream-4-0-250828", 10, set(), True),
         ("ark", "doubao-seedance-1-0-pro-250528", 4, {Role.FIRST_FRAME, Role.LAST_FRAME}, True),
+        ("gemini", "gemini-2.5-flash-image", 14, set(), False),
+        ("veo", "veo-3.1-generate-001", 3, {Role.FIRST_FRAME, Role.LAST_FRAME}, False),
     ],
 )
 def test_a_model_takes_the_files_of_its_page(slug, model, max_images, roles, takes_urls):
@@ -170,6 +181,7 @@ def test_a_model_takes_the_files_of_its_page(slug, model, max_images, roles, tak
 
 def test_a_film_has_the_lengths_that_its_page_prints():
     assert facts("apiyi").of_model("veo-3.1-fast").seconds == {4, 6, 8}
+    assert facts("veo").of_model("veo-3.1-generate-001").seconds == {4, 6, 8}
 
 
 @pytest.mark.parametrize(("slug", "model"), [("openai", "sdxl"), ("apiyi", "seedream-4"), ("fal", "acme/anything")])
