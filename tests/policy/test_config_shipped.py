@@ -10,7 +10,9 @@ import yaml
 import providers
 from router.config import load, schema, starter
 from router.config.prices import read_catalogue
-from router.policy.rules import Price, Strategy, Tokens
+from router.policy.price import quote
+from router.policy.rules import Price, Shape, Strategy, Tokens
+from router.provider import Kind
 from tests.policy.routing_files import SMALL, absent
 
 FOLDER = Path(__file__).parents[2] / "config"
@@ -161,3 +163,18 @@ def test_every_row_of_the_catalogue_belongs_to_an_adapter_that_is_here():
     prices, _problems = read_catalogue(CATALOGUE)
 
     assert {adapter for adapter, _model in prices} <= set(providers.known())
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "nanos"),
+    [
+        ("veo-3.1-generate-001", "1280x720", 320 * CENT),
+        ("veo-3.1-generate-001", "2160x3840", 480 * CENT),
+        ("veo-3.1-fast-generate-001", "3840x2160", 240 * CENT),
+        ("veo-3.1-lite-generate-001", "3840x2160", None),
+    ],
+)
+def test_a_large_film_is_quoted_by_the_row_of_its_resolution(model, size, nanos):
+    prices, _problems = read_catalogue(CATALOGUE)
+
+    assert quote(prices["veo", model], Shape(Kind.VIDEO_GENERATION, model, size=size, seconds=8)) == nanos
