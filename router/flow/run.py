@@ -230,7 +230,8 @@ async def _open(runtime: Runtime, story: Story, choice: Choice, place: Started) 
         n=story.next_n,
         part=piece.first,
         count=count,
-        attempt_key=f"{task.id}-{piece.first}",
+        # A key is bound to what was asked under it: fewer images under the key of more would be refused or replayed.
+        attempt_key=f"{task.id}-0" if count == story.asked else f"{task.id}-{piece.first}-{count}",
         estimate_nanos=estimate,
     )
     demands = budget.provider_demands(
