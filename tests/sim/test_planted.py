@@ -18,6 +18,9 @@ from tests.sim.engines import memory
 from tests.sim.simulation import simulate
 
 SEEDS = range(8)
+SEEDS_UNTIL_CAUGHT = range(
+    24
+)  # a fault may need a coincidence that few seeds have; the first that has it ends the search
 
 
 class IntentSkipped(MemoryStore):
@@ -131,7 +134,7 @@ class TwoProbes(Fleet):
     ],
 )
 def test_a_faulty_store_is_caught_by_its_check(store, check):
-    assert is_caught(check, lambda seed: simulate(seed, memory(store)))
+    assert is_caught(check, lambda seed: simulate(seed, memory(store)), SEEDS_UNTIL_CAUGHT)
 
 
 def test_a_fleet_that_sends_two_probes_is_caught_by_its_check():
@@ -142,6 +145,6 @@ def test_the_real_parts_are_blamed_for_nothing():
     assert not is_caught("", lambda seed: simulate(seed, memory()))
 
 
-def is_caught(check, run):
+def is_caught(check, run, seeds=SEEDS):
     """Run seeds until one of them is blamed by this check."""
-    return any(line.startswith(check) for seed in SEEDS for line in run(seed).violations)
+    return any(line.startswith(check) for seed in seeds for line in run(seed).violations)

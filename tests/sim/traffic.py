@@ -136,7 +136,7 @@ def draw(seed: int) -> Scenario:
     for turn in range(2):
         at_s = dice.random() * FAULTS_UNTIL_S
         actions.append(Restart(at_s, takeover=False, intents=dice.randint(1, 5)))
-        actions.extend(_urgent(at_s, 100 + 10 * turn + index) for index in range(6))
+        actions.extend(_urgent(at_s, 100 + 10 * turn + index) for index in range(4))
     if dice.random() < 0.5:
         at_s = dice.random() * FAULTS_UNTIL_S
         actions.append(Restart(at_s, takeover=True, intents=2))
