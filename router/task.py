@@ -427,7 +427,8 @@ def bill(task: Task, attempts: Sequence[Attempt]) -> Bill:
         cost = attempt.cost_nanos or 0
         total += cost
         billed = billed or attempt.billing is Billed.YES
-        delivered_by_it = attempt.outcome == "succeeded" and task.state in {State.SUCCEEDED, State.EXPIRED}
+        # A part of a task that goes on may still be delivered.
+        delivered_by_it = attempt.outcome == "succeeded" and task.state not in {State.FAILED, State.CANCELLED}
         if attempt.billing is Billed.YES and not delivered_by_it and attempt.state is AttemptState.ENDED:
             wasted += cost
     ended_unknown = any(attempt.billing is Billed.UNKNOWN for attempt in attempts)
