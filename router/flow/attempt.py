@@ -19,7 +19,7 @@ from router.flow.runtime import FILES, Live, Phase, Runtime, copy_folder, files_
 from router.outcome import SUCCEEDED, Billed, Fail, FailureKind, fail
 from router.policy import price
 from router.policy.fit import FIELD_OF_ROLE
-from router.policy.route import Candidate, Plan
+from router.policy.route import Candidate
 from router.policy.rules import Provider, Shape, Target
 from router.provider import (
     Account,
@@ -91,24 +91,30 @@ class Trial:
         return replace(whole, n=len(self.attempt.covers(whole.n)))
 
 
-def intend(runtime: Runtime, task: Task, candidate: Candidate, plan: Plan, started: Started) -> Attempt:
-    """Draw up the intent of an attempt at this candidate that makes all that the task asks for."""
-    now = runtime.now()
+def intend(
+    runtime: Runtime, task: Task, candidate: Candidate, started: Started, *, n: int, images: range, timeout_s: float
+) -> Attempt:
+    """Draw up the intent of attempt `n` of a task, which makes these images at this candidate."""
+    now, shape = runtime.now(), shape_of(task)
+    # A key is bound to what was asked under it: fewer images under the key of more would be refused or replayed.
+    part = "0" if len(images) >= shape.n else f"{images.start}-{len(images)}"
     return Attempt(
         task_id=task.id,
         tenant=task.tenant,
-        n=task.tries + 1,
+        n=n,
+        part=images.start,
+        count=len(images),
         provider=candidate.provider.name,
         target=candidate.target.name,
         target_model=candidate.target.model,
         account=started.credential.label,
         base_url=candidate.provider.base_url,
-        attempt_key=f"{task.id}-0",
+        attempt_key=f"{task.id}-{part}",
         started_at=now,
-        timeout_at=now + round(plan.timeout_s * 1000),
+        timeout_at=now + round(timeout_s * 1000),
         rules_hash=runtime.rules.hash,
         fence=task.fence,
-        estimate_nanos=candidate.price_nanos,
+        estimate_nanos=price.quote(candidate.target.price, replace(shape, n=len(images))),
     )
 
 

@@ -28,7 +28,6 @@ from router.flow.parts import Heard, Left, Story, Unsent
 from router.flow.runtime import Runtime, shape_of
 from router.policy import budget, route, verdict
 from router.policy.parts import Piece
-from router.policy.price import quote
 from router.policy.route import Candidate, Plan, Try
 from router.task import (
     Attempt,
@@ -217,23 +216,17 @@ async def _go_on(runtime: Runtime, story: Story, heard: Heard) -> bool:
 
 async def _open(runtime: Runtime, story: Story, choice: Choice, place: Started) -> Trial | None:
     """Make the intent durable. None: it was not; the provider's budget has no room, or the row is somebody else's."""
-    piece, candidate, plan = choice.piece, choice.candidate, choice.plan
-    task, provider, now = story.task, candidate.provider, runtime.now()
-    count = min(piece.count, max(1, candidate.target.abilities.max_n))
-    estimate = quote(candidate.target.price, replace(shape_of(task), n=count))
+    task, piece, candidate, now = story.task, choice.piece, choice.candidate, runtime.now()
+    provider, count = candidate.provider, min(piece.count, max(1, candidate.target.abilities.max_n))
+    images = range(piece.first, piece.first + count)
+    intent = attempts.intend(
+        runtime, task, candidate, place, n=story.next_n, images=images, timeout_s=choice.plan.timeout_s
+    )
+    estimate = intent.estimate_nanos
     if estimate is None and budget.covers_provider(runtime.rules.budgets, provider.name):
         story.barred |= {provider.name}  # an unknown price fits into no budget (promise 5)
         return None
     runtime.world.mark("C2")
-    intent = replace(
-        attempts.intend(runtime, task, candidate, plan, place),
-        n=story.next_n,
-        part=piece.first,
-        count=count,
-        # A key is bound to what was asked under it: fewer images under the key of more would be refused or replayed.
-        attempt_key=f"{task.id}-0" if count == story.asked else f"{task.id}-{piece.first}-{count}",
-        estimate_nanos=estimate,
-    )
     demands = budget.provider_demands(
         runtime.rules.budgets, provider.name, unit=estimate or 0, now=now, zone=runtime.rules.zone
     )

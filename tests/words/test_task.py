@@ -358,6 +358,7 @@ BILLS = {
     "a success after a free failure": (State.SUCCEEDED, [FREE, WON], Bill(40, 0, Billed.YES)),
     "a success after a billed failure": (State.SUCCEEDED, [SPOILT, WON], Bill(70, 30, Billed.YES)),
     "two parts delivered": (State.SUCCEEDED, [WON, end_as("succeeded", Billed.YES, 2, n=2)], Bill(42, 0, Billed.YES)),
+    "a part is there, another is out": (State.RUNNING, [WON, KNOWN_JOB], Bill(None, 0, Billed.UNKNOWN)),
     "a refusal that was charged": (State.FAILED, [end_as("refused", Billed.YES, 5)], Bill(5, 5, Billed.YES)),
     "only free failures": (State.FAILED, [FREE, FREE], Bill(0, 0, Billed.NO)),
     "an unknown outcome": (State.FAILED, [BLIND], Bill(None, 0, Billed.UNKNOWN)),
