@@ -1,4 +1,4 @@
-"""Nine faulty doubles, each handed in where `World` or a store is made; the check that must catch it is named.
+"""Ten faulty doubles, each handed in where `World` or a store is made; the check that must catch it is named.
 
 The simulator is only worth its verdicts if it condemns what is wrong: every double breaks one guard of the design and
 the run of a few seeds must blame exactly the check that guards it.
@@ -111,6 +111,13 @@ class TerminalOverwritten(MemoryStore):
         return await super().cancel(tenant, task_id, move)
 
 
+class PartForgotten(MemoryStore):
+    """Ends a part beside others without keeping its images."""
+
+    async def close_attempt(self, task, attempt, move):
+        return await super().close_attempt(task, replace(attempt, output=()), move)
+
+
 class TwoProbes(Fleet):
     """Forgets that the right to probe a half-open circuit has been given away."""
 
@@ -131,6 +138,7 @@ class TwoProbes(Fleet):
         (ReservationForgotten, "I9 reservation"),
         (RetryAfterUnknown, "I5 paid again"),
         (TerminalOverwritten, "I2 one end"),
+        (PartForgotten, "I25 parts"),
     ],
 )
 def test_a_faulty_store_is_caught_by_its_check(store, check):
