@@ -1,6 +1,6 @@
 # Pointsman. Each target creates what it needs in .venv, installs nothing twice, and needs only Python 3.11+ with venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sdk test-sdk-ark install check sim seen soak bench lock
+.PHONY: help demo test test-edges test-rest test-sdk test-sdk-ark install check sim seen soak bench lock
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -37,8 +37,16 @@ demo: $(RUNS) ## the daemon with simulated providers, one of them failing (ARGS=
 	@$(BIN)/pointsman demo $(ARGS)
 
 test: $(TESTS) ## every test, those with the SDKs too (ARGS='tests/flow -k queue' for some, without them)
-	$(BIN)/python -m pytest $(ARGS)
-	$(if $(ARGS),,@$(MAKE) --no-print-directory test-sdk)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),@$(MAKE) --no-print-directory -j3 --output-sync=target test-edges test-sdk test-rest)
+
+# Three that have nothing to do with one another, of about the same length; much of each is waiting.
+EDGES := tests/api tests/bench tests/cli tests/grafana tests/policy tests/providers tests/simulated tests/watch tests/words
+
+test-edges: $(TESTS)
+	$(BIN)/python -m pytest $(EDGES)
+
+test-rest: $(TESTS)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(EDGES))
 
 test-sdk: $(RUNS) $(foreach one,openai-1 openai-2 google-2 current,$(call SDK_READY,$(one))) ## the simulators against the official SDKs
 	$(call SDK_PYTEST,openai-1) tests/sdk/test_openai*.py $(ARGS)
@@ -52,10 +60,11 @@ test-sdk-ark: $(RUNS) $(call SDK_READY,ark) ## the simulator of Ark against its 
 install: $(TESTS) ## everything, then use .venv/bin/pointsman
 	@echo "installed: $(BIN)/pointsman"
 
-check: $(TESTS) ## format, lint and types
+check: $(TESTS) ## format, lint, types, and the matrix of docs/providers.md
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict router providers
+	$(BIN)/python -m tests.providers.matrix --check
 
 sim: $(TESTS) ## the simulator of time on SEEDS= seeds
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) $(ARGS)

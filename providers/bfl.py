@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from providers.formats import addresses, failures
+from providers.formats import addresses, failures, jobs
 from providers.formats.failures import Dialect, Said, as_object, as_text
 from router import outcome
 from router.geometry import Sizes, parse_size
@@ -27,6 +27,7 @@ from router.provider import (
     Call,
     Done,
     Handle,
+    Inline,
     Job,
     Kind,
     Media,
@@ -35,6 +36,7 @@ from router.provider import (
     Polled,
     Reply,
     Request,
+    Role,
     Submitted,
     Trouble,
     Usage,
@@ -44,10 +46,11 @@ from router.task import NANOS_MAX
 
 NANOS_PER_CREDIT = Decimal(10_000_000)  # "1 credit = $0.01"
 REPLY_BYTES = 1 << 20
-ID_CHARS = 200
 FORMATS = ("jpeg", "png")
 
 _GENERATES = frozenset({Kind.IMAGE_GENERATION})
+_EDITS = frozenset({Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT})
+INPUTS_MAX = 8  # input_image, input_image_2 .. input_image_8: a URL or base64
 _PLAIN = frozenset({"prompt", "n", "seed", "safety_tolerance", "output_format"})
 _INPUT_IMAGES = frozenset({"input_image", *(f"input_image_{number}" for number in range(2, 9))})
 _STEPS = frozenset({"prompt_upsampling", "steps", "guidance"})
@@ -65,10 +68,26 @@ FACTS = AdapterFacts(
     slug="bfl",
     base_url="https://api.bfl.ai",
     abilities={
-        "flux-2-*": Abilities(_GENERATES, sizes=_FLUX_2_SIZES, fields=_PLAIN | _INPUT_IMAGES | {"size"}),
-        "flux-2-flex": Abilities(_GENERATES, sizes=_FLUX_2_SIZES, fields=_PLAIN | _INPUT_IMAGES | _STEPS | {"size"}),
+        "flux-2-*": Abilities(
+            _EDITS,
+            sizes=_FLUX_2_SIZES,
+            fields=_PLAIN | _INPUT_IMAGES | {"size"},
+            max_images=INPUTS_MAX,
+            takes_urls=True,
+        ),
+        "flux-2-flex": Abilities(
+            _EDITS,
+            sizes=_FLUX_2_SIZES,
+            fields=_PLAIN | _INPUT_IMAGES | _STEPS | {"size"},
+            max_images=INPUTS_MAX,
+            takes_urls=True,
+        ),
         "flux-kontext-*": Abilities(
-            _GENERATES, sizes=_NO_SIZES, fields=_PLAIN | _INPUT_IMAGES | {"aspect_ratio", "prompt_upsampling"}
+            _EDITS,
+            sizes=_NO_SIZES,
+            fields=_PLAIN | _INPUT_IMAGES | {"aspect_ratio", "prompt_upsampling"},
+            max_images=INPUTS_MAX,
+            takes_urls=True,
         ),
         "flux-pro-1.1": Abilities(
             _GENERATES, sizes=_FLUX_1_SIZES, fields=_PLAIN | {"size", "prompt_upsampling", "image_prompt"}
@@ -86,6 +105,14 @@ FACTS = AdapterFacts(
     },
     refusals_free=True,
     polls_every_s=2.0,
+    lacks={
+        "video": "pictures only",
+        "chat": "pictures only",
+        "cancel": "there is none",
+        "webhook": "its HMAC could not be verified from the documentation",
+        "streaming": "jobs are polled",
+        "probe": "GET /v1/credits is listed and could not be verified",
+    },
 )
 
 DIALECT = Dialect(
@@ -167,9 +194,12 @@ def cost(body: Any) -> int | None:
 
 def build_body(job: Job) -> dict[str, Any] | Fail:
     """Build the JSON body; a `Fail` when what is asked cannot be said in it, before anything is paid."""
-    if job.kind not in _GENERATES:
+    if job.kind not in _EDITS:
         return outcome.fail(FailureKind.UNSUPPORTED, f"this adapter does not do {job.kind.value}", param="kind")
     body = {name: value for name, value in job.input.items() if value is not None and name not in {"n", "size"}}
+    for number, source in enumerate(job.files_of(Role.IMAGE), start=1):
+        given = source.url if source.url is not None else Inline(source, data_uri=False)
+        body["input_image" if number == 1 else f"input_image_{number}"] = given
     size = job.input.get("size")
     if size is not None and size != "auto":
         sides = parse_size(size) if isinstance(size, str) else None
@@ -188,10 +218,8 @@ def read_handle(reply: Reply) -> Handle | None:
     An id counts under 5xx, too: a server error is free only "when no id was returned".
     """
     body = as_object(reply.data)
-    remote_id, url = body.get("id"), body.get("polling_url")
-    if isinstance(remote_id, int) and not isinstance(remote_id, bool):
-        remote_id = failures.as_word(remote_id)
-    if reply.status // 100 not in {2, 5} or not isinstance(remote_id, str) or not 0 < len(remote_id) <= ID_CHARS:
+    remote_id, url = jobs.read_id(body.get("id")), body.get("polling_url")
+    if reply.status // 100 not in {2, 5} or not remote_id:
         return None
     fields: dict[str, str] = {}
     if isinstance(url, str) and len(url) <= addresses.URL_CHARS:

@@ -1,44 +1,73 @@
-"""OpenAI images, and every server that speaks the same form at another base URL.
+"""OpenAI images and chat, and every server that speaks the same forms at another base URL.
 
-One synchronous POST: no job id, no poll, no cancel, no later lookup, no idempotency key (OpenAI API reference, Images).
-The wire form lives in `formats/openai_images.py`, the table of statuses in `formats/failures.py`; here stands what is
-OpenAI's own.
+All of it is synchronous: one POST, whose answer comes whole or event by event; no job id, no poll, no cancel, no later
+lookup, no idempotency key (OpenAI API reference, Images and Chat). OpenAI's own videos closed in September 2026. The
+wire forms live in `formats/openai_*.py`, the table of statuses in `formats/failures.py`; here stands what is OpenAI's
+own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
-from providers.formats import failures, openai_images
-from providers.formats.failures import Dialect, Ruling
+from providers.formats import failures, openai_chat, openai_image_stream, openai_images, openai_stream
+from providers.formats.failures import Dialect, Ruling, as_object
 from router import outcome
-from router.outcome import Fail, FailureKind
+from router.outcome import Billed, Fail, FailureKind
 from router.provider import (
     Abilities,
+    Account,
     AdapterFacts,
     Broken,
     Call,
     Done,
     Handle,
     Job,
+    Kind,
+    Listen,
+    Media,
     Missing,
     Polled,
+    Reply,
+    Request,
+    Role,
+    Streamed,
     Submitted,
     Usage,
     rest_asked,
 )
 
+MODELS_BYTES = 4 << 20
+
 FACTS = AdapterFacts(
     slug="openai",
     base_url="https://api.openai.com/v1",
     # A model that we do not know, here or at a compatible server, gets every field as it came.
-    abilities={**openai_images.MODELS, "*": Abilities(openai_images.GENERATES, max_n=10)},
+    abilities={
+        **openai_images.MODELS,
+        "*": Abilities(
+            openai_images.DRAWS | openai_chat.CHATS,
+            max_n=10,
+            max_images=openai_images.IMAGES_MAX,
+            roles=openai_images.MASKED,
+        ),
+    },
+    streams=openai_images.DRAWS | openai_chat.CHATS,
+    probes=True,
+    lacks={
+        "video": "the Videos API was shut down on 24 September 2026",
+        "poll": "everything is synchronous: there is no job id",
+        "cancel": "everything is synchronous: there is no job to cancel",
+        "webhook": "everything is synchronous: there is no job to report",
+    },
 )
 
 DIALECT = Dialect(
-    codes=openai_images.CODES,
+    codes={**openai_images.CODES, **openai_chat.CODES},
     portable=openai_images.PORTABLE,
     # Only these words: the message of an ordinary rate limit mentions billing, too.
     quota_words=re.compile(
@@ -47,26 +76,51 @@ DIALECT = Dialect(
     refusal_words=openai_images.REFUSAL_WORDS,
 )
 
+# A preview costs about a hundred output tokens; whether a picture that then fails is charged is not said.
+_IMAGE_STREAM = openai_stream.Terms(DIALECT)
+# "Tokens already produced are billed."
+_CHAT_STREAM = openai_stream.Terms(DIALECT, billed_once_told=Billed.YES)
+
 # 403 "Your organization must be verified to use the model ...": it names the model and is about the account.
 _VERIFICATION = re.compile(r"\bverif", re.IGNORECASE)
 
 
 class Adapter:
-    """OpenAI's form of the images endpoint, at `base_url`/images/generations."""
+    """OpenAI's images and chat completions under `base_url` (with /v1)."""
 
     facts: AdapterFacts = FACTS
 
     async def submit(self, job: Job, call: Call) -> Submitted:
-        """Generate, and wait for the pictures; the connection is silent until then."""
-        if job.kind not in openai_images.GENERATES:
-            return outcome.fail(FailureKind.UNSUPPORTED, f"this adapter does not do {job.kind.value}", param="kind")
-        reply = await call(openai_images.ask(job, f"{job.base_url.rstrip('/')}/images/generations"))
+        """Make the pictures or the completion, and wait; the connection is silent until then."""
+        request = build(job)
+        if isinstance(request, Fail):
+            return request
+        reply = await call(request)
         if isinstance(reply, Broken):
             return failures.tell_broken(reply, secret=job.credential)
-        media = openai_images.read_media(reply.data, job.n) if reply.status // 100 == 2 else ()
-        if media:
-            return Done(media, usage(reply.data), http_status=reply.status)
-        return fail(reply.status, reply.headers, failures.body_of(reply), now=job.now, secret=job.credential)
+        return _conclude(job, reply)
+
+    async def stream(self, job: Job, listen: Listen) -> AsyncGenerator[Streamed, None]:
+        """Make the same and tell previews, or chunks, as they come. A server that does not stream answers whole."""
+        request = build(job, streamed=True)
+        if isinstance(request, Fail):
+            yield request
+            return
+        async with listen(request) as answer:
+            if isinstance(answer, Broken):
+                yield failures.tell_broken(answer, secret=job.credential)
+            elif isinstance(answer, Reply):
+                yield _conclude(job, answer)
+            else:
+                chats = job.kind in openai_chat.CHATS
+                told = (
+                    openai_chat.follow(job, answer, _CHAT_STREAM)
+                    if chats
+                    else openai_image_stream.follow(job, answer, _IMAGE_STREAM)
+                )
+                async with aclosing(told):
+                    async for one in told:
+                        yield one
 
     async def poll(self, handle: Handle, job: Job, call: Call) -> Polled:
         """Say that there is nothing to ask: a lost answer cannot be looked up."""
@@ -75,13 +129,45 @@ class Adapter:
     async def cancel(self, handle: Handle, job: Job, call: Call) -> None:
         """Do nothing: there is no cancel."""
 
+    async def probe(self, account: Account, call: Call) -> Fail | None:
+        """List the models, which costs nothing and needs a key that is in force."""
+        headers = {"Authorization": f"Bearer {account.credential}", "Accept": "application/json"}
+        url = f"{account.base_url.rstrip('/')}/models"
+        reply = await call(Request("GET", url, headers, max_reply_bytes=MODELS_BYTES))
+        if isinstance(reply, Broken):
+            return failures.tell_broken(reply, secret=account.credential, billed_once_sent=Billed.NO)
+        if reply.status // 100 == 2 and as_object(reply.data):
+            return None
+        body = failures.body_of(reply)
+        failed = fail(reply.status, reply.headers, body, now=account.now, secret=account.credential)
+        return replace(failed, billed=Billed.NO)
+
+
+def build(job: Job, *, streamed: bool = False) -> Request | Fail:
+    """Write the one paid request; a `Fail` when what is asked cannot be said, before anything is paid."""
+    root = job.base_url.rstrip("/")
+    match job.kind:
+        case Kind.CHAT_COMPLETION:
+            return openai_chat.ask(job, f"{root}/chat/completions", streamed=streamed)
+        case Kind.IMAGE_GENERATION:
+            return openai_images.ask(job, f"{root}/images/generations", streamed=streamed)
+        case Kind.IMAGE_EDIT if job.files_of(Role.IMAGE):
+            return openai_images.ask(job, f"{root}/images/edits", streamed=streamed)
+        case Kind.IMAGE_EDIT:
+            return outcome.fail(FailureKind.BAD_REQUEST, "an edit needs an image", param="image")
+        case _:
+            return outcome.fail(FailureKind.UNSUPPORTED, f"this adapter does not do {job.kind.value}", param="kind")
+
 
 def fail(status: int, headers: Mapping[str, str], body: Any, *, now: int = 0, secret: str = "") -> Fail:
-    """Say what an answer without pictures means.
+    """Say what an answer without a result means.
 
     `body` is decoded JSON, a text that is not JSON, or None; `now` (ms since the epoch) makes sense of a date in
     Retry-After; no piece of `secret` gets into the detail.
     """
+    refusal = openai_chat.refusal_of(body) if status // 100 == 2 else None
+    if refusal is not None:
+        return openai_chat.tell_refusal(status, refusal, secret=secret)
     said = openai_images.read_error(status, body)
     if status == 403 and _VERIFICATION.search(said.message):
         ruling = Ruling(FailureKind.ACCOUNT)
@@ -91,5 +177,20 @@ def fail(status: int, headers: Mapping[str, str], body: Any, *, now: int = 0, se
 
 
 def usage(body: Any) -> Usage:
-    """Read the tokens that GPT image models report; other models report none."""
-    return openai_images.read_usage(body)
+    """Read the tokens that GPT image models and completions report; other image models report none."""
+    return openai_chat.read_usage(body) if "choices" in as_object(body) else openai_images.read_usage(body)
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _conclude(job: Job, reply: Reply) -> Done | Fail:
+    media: tuple[Media, ...] = ()
+    if reply.status // 100 == 2 and job.kind in openai_chat.CHATS:
+        document = openai_chat.read_document(reply.data)
+        media = () if document is None else (Media(document=document),)
+    elif reply.status // 100 == 2:
+        media = openai_images.read_media(reply.data, job.n)
+    if media:
+        return Done(media, usage(reply.data), http_status=reply.status)
+    return fail(reply.status, reply.headers, failures.body_of(reply), now=job.now, secret=job.credential)

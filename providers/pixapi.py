@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from providers.formats import failures, jobs, openai_images
-from providers.formats.failures import TARGET_OUT, Dialect, Ruling, Said, as_object, as_word
+from providers.formats.failures import TARGET_OUT, Dialect, Ruling, Said, as_object
 from router import outcome
 from router.outcome import Billed, Fail, FailureKind
 from router.provider import (
@@ -98,7 +98,7 @@ class Adapter:
         reply = await call(Request("POST", url, _headers(job), build_body(job), max_reply_bytes=REPLY_BYTES))
         if isinstance(reply, Broken):
             return failures.tell_broken(reply, secret=job.credential)
-        task_id = as_word(as_object(reply.data).get("id"))
+        task_id = jobs.read_id(as_object(reply.data).get("id"))
         if reply.status // 100 == 2 and task_id:
             return Pending(Handle(task_id))
         return fail(reply.status, reply.headers, failures.body_of(reply), now=job.now, secret=job.credential)

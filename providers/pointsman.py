@@ -9,12 +9,11 @@ connection or a crash attaches to what was accepted and is never paid for twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from providers.formats import failures
+from providers.formats import failures, jobs
 from providers.formats.failures import TARGET_OUT, Dialect, Ruling, Said, as_object, as_text, as_word
 from router import outcome
 from router.outcome import Billed, Fail, FailureKind
@@ -66,6 +65,7 @@ FACTS = AdapterFacts(
     polls_every_s=1.0,
     probes=True,
     lacks={
+        "chat": "a completion is relayed, not chained as a task",
         "webhook": "its webhooks are signed for its callers' own receivers (contract 5.7)",
         "streaming": "a chained task is polled; streams end at the daemon that the caller asks",
     },
@@ -98,6 +98,13 @@ ENDINGS: Mapping[str, FailureKind] = {
     "cancelled": FailureKind.CANCELLED,
 }
 
+# Of those, one that cost something is not asked for again here: its key would replay it and its bill be booked twice.
+FAILED = {
+    Billed.NO: FailureKind.JOB_FAILED,
+    Billed.YES: FailureKind.UNUSABLE,
+    Billed.UNKNOWN: FailureKind.RESULT_LOST,
+}
+
 DIALECT = Dialect(codes=CODES, portable=frozenset({"size", "quality", "n", "seconds", "image", "mask"}))
 
 
@@ -115,7 +122,7 @@ class Adapter:
         reply = await call(Request("POST", f"{_root(job)}/tasks", headers, body, max_reply_bytes=REPLY_BYTES))
         if isinstance(reply, Broken):
             return failures.tell_broken(reply, secret=job.credential)
-        if reply.status // 100 == 2 and (task_id := as_word(as_object(reply.data).get("id"))):
+        if reply.status // 100 == 2 and (task_id := jobs.read_id(as_object(reply.data).get("id"))):
             ended = read_task(Handle(task_id), job, reply)
             return ended if isinstance(ended, Done | Fail) else Pending(Handle(task_id))
         return fail(reply.status, reply.headers, failures.body_of(reply), now=job.now, secret=job.credential)
@@ -213,15 +220,15 @@ def read_task(handle: Handle, job: Job, reply: Reply) -> Done | Pending | Troubl
 def _ending(task: Mapping[str, Any], cost: Mapping[str, Any], nanos: int | None, job: Job) -> Fail:
     error = as_object(task.get("error"))
     word = as_word(error.get("error_type"))
-    kind = ENDINGS.get(word, FailureKind.CANCELLED if task.get("status") == "cancelled" else FailureKind.JOB_FAILED)
+    billed = BILLED.get(as_word(cost.get("billing")), Billed.UNKNOWN)
+    kind = FailureKind.CANCELLED if task.get("status") == "cancelled" else ENDINGS.get(word, FAILED[billed])
     detail = f"{word or as_word(task.get('status'))}: {as_text(error.get('message'))}"
-    told = outcome.fail(
+    return outcome.fail(
         kind,
         failures.mask(detail, job.credential),
-        billed=BILLED.get(as_word(cost.get("billing")), Billed.UNKNOWN),
-        cost_nanos=nanos,
+        billed=billed,
+        cost_nanos=None if billed is Billed.UNKNOWN else nanos,
     )
-    return replace(told, cost_nanos=None) if told.billed is Billed.UNKNOWN else told
 
 
 def read_error(status: int, body: Any) -> Said:

@@ -17,14 +17,30 @@ from router.provider import Broken, Job, Missing, Reply, Trouble, rest_asked
 UNKNOWN_IDS = frozenset({404, 410})
 
 
-def hear(reply: Reply | Broken, job: Job, status: str = "status") -> Mapping[str, Any] | Trouble | Missing:
-    """Return the body of a poll that says a status under this name, else what the poll was instead."""
+ID_CHARS = 200
+
+
+def read_id(value: Any) -> str:
+    """Read the name of a job, a text or a number of any length; empty when there is none, or none that can be kept."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**128:
+        value = str(value)
+    return value if isinstance(value, str) and len(value) <= ID_CHARS and value.isprintable() else ""
+
+
+def hear(
+    reply: Reply | Broken, job: Job, status: str = "status", within: str | None = None
+) -> Mapping[str, Any] | Trouble | Missing:
+    """Return the body of a poll that says a status under this name (in the object `within`, if it is nested there).
+
+    Anything else is what the poll was instead.
+    """
     if isinstance(reply, Broken):
         return Trouble(one_line(failures.mask(reply.detail, job.credential)))
     if reply.status in UNKNOWN_IDS:
         return Missing("the provider does not know the job")
     body = as_object(reply.data)
-    if reply.status // 100 == 2 and isinstance(body.get(status), str):
+    holder = body if within is None else as_object(body.get(within))
+    if reply.status // 100 == 2 and isinstance(holder.get(status), str):
         return body
     detail = f"HTTP {reply.status} and no status of the job: {as_text(failures.body_of(reply))}"
     told = one_line(failures.mask(detail, job.credential))

@@ -9,6 +9,7 @@ to the connection.
 import asyncio
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import ClassVar, Protocol
 
 from aiohttp import web
@@ -154,7 +155,8 @@ class ImageDesk:
         silent = kind in (FaultKind.HANG, FaultKind.GATEWAY_TIMEOUT)
         late = kind is FaultKind.LATE and workshop.bill.abandoned(job)
         if kind in (FaultKind.STREAM_ERROR, FaultKind.UNFINISHED):
-            workshop.bill.end(job, What.FAILURE)
+            # Asked for whole it is a 500 of the seller's own, which is free; streamed, previews were made.
+            workshop.bill.end(job, What.FAILURE, None if order.stream else Decimal(0))
         else:
             workshop.bill.end(job, What.TIMEOUT if silent or late else What.SUCCESS)
         return pictures

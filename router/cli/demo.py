@@ -209,7 +209,8 @@ def _add_example(text: str, slug: str, base_url: str, orders: list[Order]) -> st
     whole, example = yaml.safe_load(text), yaml.safe_load(read_shipped(f"examples/{slug}.yaml"))
     for name, account in example["providers"].items():
         kept = {key: value for key, value in account.items() if key not in SECRET_KEYS}
-        whole["providers"][name] = kept | {"base_url": base_url, "api_key": f"demo-key-{slug}"}
+        # With a colon, because some keys are an id and a secret, and their simulators look at that.
+        whole["providers"][name] = kept | {"base_url": base_url, "api_key": f"demo:key-{slug}"}
     for name, model in example["models"].items():
         whole["models"][name] = model
         kind = {"image": "image.generation", "video": "video.generation"}.get(model["kind"])

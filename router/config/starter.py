@@ -86,6 +86,7 @@ models:
     targets:
       - {provider: flux, model: flux-2-klein-4b, price: catalogue}
       - {provider: apiyi, model: gpt-image-2-vip, price: catalogue}
+      - {name: apiyi-all, provider: apiyi, model: gpt-image-2-all, price: catalogue}   # a second target has a name
 
 # Limits of spending. scope: tenant | key | provider | model | all; window: hour | day | month | total.
 # Where a budget applies, targets without a price are left out.

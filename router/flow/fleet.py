@@ -202,6 +202,8 @@ class Fleet(SharedFleet):
         """Close the circuits of a target, unpinned, and end its rest; False when there is no such target."""
         for line in self._lines_of(provider, target):
             line.rest_until_s = -math.inf
+            for login in self._providers[line.key[0]].logins if line.key[0] in self._providers else ():
+                login.rests.pop(line.key, None)
         return self._operate(provider, target, Circuit.reset)
 
     def restore_account(self, provider: str, account: str) -> bool:
@@ -266,7 +268,7 @@ class Fleet(SharedFleet):
 
     def _learn_failure(self, place: Started, outcome: Fail) -> None:
         now = self.monotonic()
-        self._learn_rest(place.line, outcome, now)
+        self._learn_rest(place, outcome, now)
         self._tell(place.line, self._learn_health(place, outcome, now))
         if place.login is None or place.account_ticket is None:
             return
@@ -278,12 +280,21 @@ class Fleet(SharedFleet):
             at, label = self._clock.now(), place.login.credential.label
             self._bus.emit(AccountRested(at, place.live.name, label, moved.open_for_s, outcome.detail))
 
-    def _learn_rest(self, line: LiveTarget, outcome: Fail, now: float) -> None:
-        """A throttled target rests; so does an overloaded one that says for how long (reliability-security 5)."""
+    def _learn_rest(self, place: Started, outcome: Fail, now: float) -> None:
+        """A throttled target rests; so does an overloaded one that says for how long (reliability-security 5).
+
+        A 429 is one account's: where the provider has another, only the credential that met it stays away.
+        """
         asks = outcome.kind is FailureKind.OVERLOADED and outcome.rest_s is not None
-        if outcome.kind is FailureKind.THROTTLED or asks:
-            rest_s = clamp_rest(outcome.rest_s, has_other=line.key not in self._alone)
-            line.rest_until_s = max(line.rest_until_s, now + (rest_s or 0.0))
+        if not (outcome.kind is FailureKind.THROTTLED or asks):
+            return
+        line, login = place.line, place.login
+        rest_s = clamp_rest(outcome.rest_s, has_other=line.key not in self._alone)
+        until_s = now + (rest_s or 0.0)
+        if outcome.kind is FailureKind.THROTTLED and login is not None and len(place.live.logins) > 1:
+            login.rests[line.key] = max(login.rests.get(line.key, -math.inf), until_s)
+        else:
+            line.rest_until_s = max(line.rest_until_s, until_s)
 
     def _learn_health(self, place: Started, outcome: Fail, now: float) -> Transition | None:
         circuit, health = place.line.circuit, FACTS[outcome.kind].health

@@ -39,12 +39,20 @@ Key = tuple[str, str, str]  # provider, target name, upstream model
 
 @dataclass(slots=True, eq=False)
 class Login:
-    """A credential, whether it is at rest, and how busy it is."""
+    """A credential, whether it is at rest, and how busy it is.
+
+    `rests`: until when (monotonic) a target asked this credential to stay away, by target, while others may go on.
+    """
 
     credential: Credential
     account: Account = field(default_factory=Account)
     in_use: int = 0
     last_turn: int = 0
+    rests: dict[Key, float] = field(default_factory=dict)
+
+    def rest_s(self, line: LiveTarget, now: float) -> float:
+        """Seconds for which this target wants this credential to stay away."""
+        return max(0.0, self.rests.get(line.key, 0.0) - now)
 
 
 @dataclass(slots=True, eq=False)
@@ -183,7 +191,8 @@ class LiveProvider:
 
         def merit(login: Login) -> tuple[float, bool, int, int]:
             outlook = login.account.outlook(now)
-            return (line.wait_of(outlook), not outlook.probe, login.in_use, login.last_turn)
+            wait_s = max(line.wait_of(outlook), login.rest_s(line, now))
+            return (wait_s, not outlook.probe, login.in_use, login.last_turn)
 
         return min(self.logins, key=merit, default=None)
 
@@ -244,7 +253,7 @@ def stand(live: LiveProvider, line: LiveTarget, now: float) -> Standing:
     if login is None:
         return Standing(math.inf, probe=False, reason=ACCOUNT, detail="there is no credential")
     account = login.account.outlook(now)
-    rest_s = max(0.0, line.rest_until_s - now)
+    rest_s = max(line.rest_until_s - now, login.rest_s(line, now))
     wait_s = max(rest_s, line.wait_of(circuit), line.wait_of(account))
     if account.bar is Bar.OPEN:
         return Standing(wait_s, probe=False, reason=ACCOUNT, detail=login.account.detail)

@@ -270,6 +270,26 @@ def test_a_shorter_rest_does_not_shorten_a_longer_one(yard):
 # -- accounts -------------------------------------------------------------------------------------------------------
 
 
+def test_a_throttled_account_stays_away_while_another_of_the_provider_goes_on():
+    yard = Yard(make_provider(secrets=("s1", "s2")), make_provider("beta"))
+    throttled = yard.attempt("throttled", rest_s=60.0)
+
+    assert yard.standing() == READY
+    others = [yard.attempt().credential for _ in range(3)]
+    assert throttled.credential not in others
+    yard.attempt("throttled", rest_s=20.0)
+    assert yard.standing() == Standing(20.0, probe=False, reason="resting")
+    yard.wait(60.0)
+    assert throttled.credential in [yard.attempt().credential for _ in range(2)]
+
+
+def test_an_overloaded_provider_is_left_alone_whatever_the_account():
+    yard = Yard(make_provider(secrets=("s1", "s2")))
+    yard.attempt("overloaded", rest_s=9.0)
+
+    assert yard.standing() == Standing(9.0, probe=False, reason="resting")
+
+
 def test_one_account_out_of_credit_rests_and_the_provider_stays():
     yard = Yard(make_provider(secrets=("s1", "s2")))
     refused = yard.attempt("account")

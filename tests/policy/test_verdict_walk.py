@@ -30,7 +30,7 @@ CONTRACT = {
     "unusable": ("no", "if failover", "provider_error", False),
     "job_failed": ("once", "yes", "provider_error", True),
     "lost": ("as set", "if always", "outcome_unknown | provider_timeout", True),
-    "result_lost": ("no", "no", "provider_error", False),
+    "result_lost": ("no", "no", "outcome_unknown | provider_error", False),
     "cancelled": ("no", "no", "cancelled", False),
     "bug": ("no", "no", "internal_error", False),
 }

@@ -141,7 +141,10 @@ def exchanges_of(slug: str) -> Iterator[Exchange]:
 
 def errors_of(slug: str) -> Iterator[Exchange]:
     """Yield the cases of the error table; each is named by its row."""
-    return (_exchange(slug, spec["row"], {**spec, "reply": spec}) for spec in read(slug)["errors"])
+    return (
+        _exchange(slug, spec["row"], {**({"reply": spec} if "status" in spec else {}), **spec})
+        for spec in read(slug)["errors"]
+    )
 
 
 def job_of(slug: str, **changes: Any) -> Job:
@@ -159,6 +162,15 @@ def job_of(slug: str, **changes: Any) -> Job:
         files=tuple(Source(**{**one, "role": Role(one["role"])}) for one in spec.get("files", ())),
         callback_url=spec.get("callback_url"),
     )
+
+
+def jobs_of(slug: str) -> Iterator[Job]:
+    """Yield one job of each kind that the transcript shows: the first."""
+    seen: set[Kind] = set()
+    for one in exchanges_of(slug):
+        if one.job.kind not in seen:
+            seen.add(one.job.kind)
+            yield one.job
 
 
 def reply_of(spec: Mapping[str, Any]) -> Reply:
@@ -224,10 +236,10 @@ def _exchange(slug: str, name: str, spec: Mapping[str, Any]) -> Exchange:
         answer = Broken(**spec["broken"])
     elif "replies" in spec:
         answer = [reply_of(one) for one in spec["replies"]]
-    elif "reply" in spec:
-        answer = reply_of(spec["reply"])
     elif "events" in spec:
         answer = [_event(one) for one in spec["events"]]
+    elif "reply" in spec:
+        answer = reply_of(spec["reply"])
     return Exchange(
         slug=slug,
         name=name,

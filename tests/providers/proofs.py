@@ -19,7 +19,7 @@ import aiohttp
 import yaml
 
 from providers import known, load, simulated
-from providers.simulated import Fault, Options, Running
+from providers.simulated import Fault, Running
 from providers.simulated.faults import Offer
 from providers.simulated.picture import Picture, render
 from router.daemon import Daemon
@@ -118,16 +118,19 @@ async def on_trial(
     faults: tuple[Fault, ...] = (),
     account: Mapping[str, Any] | None = None,
     timeout_s: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Trial]:
     """Run the simulator and a daemon that has one model for each kind on it, named as the kind.
 
     Where another daemon is the provider (`behind:` in the transcript), that one runs on the simulator it names.
-    `account` are further keys of the provider in the routing file; `timeout_s` bounds an attempt.
+    `account` are further keys of the provider in the routing file; `timeout_s` bounds an attempt; `options` are the
+    simulator's own.
     """
     behind = setup_of(slug).get("behind")
-    options = Options(time_scale=TIME_SCALE, faults=faults)
+    simulator: Any = import_module(f"providers.simulated.{behind or slug}").Simulator
+    suited = simulator.options_type(time_scale=TIME_SCALE, faults=faults, **(options or {}))
     async with AsyncExitStack() as stack:
-        running = await stack.enter_async_context(simulated.start(behind or slug, options=options))
+        running = await stack.enter_async_context(simulated.start(behind or slug, options=suited))
         base_url = running.base_url
         if behind is not None:
             central = folder / "central"

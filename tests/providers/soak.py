@@ -1,4 +1,5 @@
-"""Many tasks of one adapter while everything goes wrong: none lost, none paid for twice, none called free that was not.
+"""Many tasks of one adapter while everything goes wrong: none lost, none paid for twice, none called free that was not,
+and what the provider reported to have cost something is in the ledger with just that.
 
 `python -m tests.providers.soak [--tasks 200] [slug...]` prints a row for each adapter; the simulator's own bill is the
 judge. What is dialled is everything that the simulator offers, a few per cent each, but for what would end the run: a
@@ -13,12 +14,13 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from providers import known
-from providers.simulated import Fault, FaultKind, What
+from providers.simulated import Fault, FaultKind, Step, What
 from router.provider import Kind
 from tests.providers.proofs import ENDED, Trial, offer_of, on_trial, setup_of
 
@@ -28,6 +30,9 @@ END_S = 300.0
 AT_ONCE = 25
 # These put the only account or target aside, so that nothing more would happen; each has its proof elsewhere.
 ENDS_THE_RUN = frozenset({FaultKind.QUOTA, FaultKind.INVALID_KEY, FaultKind.MODEL_NOT_FOUND})
+# These keep the fetch of a paid result busy for the minute that it has at least: nothing for few tasks.
+LASTS_A_MINUTE = frozenset({(FaultKind.ENDLESS, Step.RESULT), (FaultKind.HANG, Step.RESULT)})
+PATIENT_FROM = 100
 MADE = frozenset({What.SUCCESS, What.TIMEOUT, What.DISCONNECT, What.ACCEPTED})
 BREAKER = {"consecutive_failures": 1000, "failure_rate": 1.0, "minimum": 1000}
 
@@ -41,6 +46,7 @@ class Report:
     ends: Counter[str] = field(default_factory=Counter)
     struck: int = 0
     billed: int = 0
+    reported: int = 0
     seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
 
@@ -49,13 +55,14 @@ class Report:
         verdict = "; ".join(self.wrong) or "nothing lost, nothing paid twice"
         return (
             f"{self.slug:12} {self.tasks:4} tasks  {self.struck:4} faults struck  {self.billed:4} billed"
-            f"  {self.seconds:5.1f} s  {verdict}\n{'':12} {ends}"
+            f"  {self.reported:4} costs known  {self.seconds:5.1f} s  {verdict}\n{'':12} {ends}"
         )
 
 
-def dialled(slug: str) -> tuple[Fault, ...]:
-    """A few per cent of everything that the simulator can show."""
+def dialled(slug: str, tasks: int) -> tuple[Fault, ...]:
+    """A few per cent of everything that the simulator can show; for few tasks, of what is soon over."""
     kinds = {(kind, step) for step, offered in offer_of(slug).items() for kind in offered}
+    kinds -= frozenset() if tasks >= PATIENT_FROM else LASTS_A_MINUTE
     return tuple(
         Fault(kind=kind, at=step, share=SHARE, seconds=20.0 if kind is FaultKind.SLOW else None)
         for kind, step in sorted(kinds)
@@ -68,7 +75,7 @@ async def soak(slug: str, tasks: int, folder: Path) -> Report:
     report, began_s = Report(slug, tasks), time.monotonic()
     kinds = [kind for kind in Kind if kind.value in setup_of(slug)]
     account: dict[str, Any] = {"breaker": BREAKER, "max_concurrency": AT_ONCE}
-    async with on_trial(slug, folder, faults=dialled(slug), timeout_s=TIMEOUT_S, account=account) as trial:
+    async with on_trial(slug, folder, faults=dialled(slug, tasks), timeout_s=TIMEOUT_S, account=account) as trial:
         prompts = {f"soak {number}": kinds[number % len(kinds)] for number in range(tasks)}
         ended = await asyncio.gather(*(_follow(trial, kind, prompt) for prompt, kind in prompts.items()))
         entries = trial.running.bill.jobs_by_prompt()
@@ -82,9 +89,13 @@ async def soak(slug: str, tasks: int, folder: Path) -> Report:
         if task["status"] not in ENDED:
             report.wrong.append(f"{prompt} is lost ({task['status']})")
         if sum(entry.what in MADE for entry in paid) > 1:
-            report.wrong.append(f"{prompt} is paid twice: {[entry.what.value for entry in paid]}")
+            report.wrong.append(f"{prompt} is paid twice: {[entry.what.value for entry in paid]} ({_story(task)})")
         if task["cost"]["billing"] == "not_billed" and paid:
             report.wrong.append(f"{prompt} is called free and cost {paid[0].amount_usd} ({_story(task)})")
+        booked, owed = _booked(task), sum((entry.amount_usd for entry in own), Decimal(0))
+        report.reported += booked is not None
+        if booked is not None and booked != owed:
+            report.wrong.append(f"{prompt} is booked with {booked} and cost {owed} ({_story(task)})")
     report.seconds = time.monotonic() - began_s
     return report
 
@@ -99,6 +110,18 @@ async def _follow(trial: Trial, kind: Kind, prompt: str) -> dict[str, Any]:
         task = await trial.read(task["id"], 30)
     # An attempt whose task has ended may still be heard to its end.
     return task
+
+
+def _booked(task: dict[str, Any]) -> Decimal | None:
+    """What the ledger has for a task, in US dollars; None where part of it is unknown or a price list's estimate."""
+    sums = [Decimal(one["cost_usd"] or 0) for one in task["attempts"] if is_reported(one)]
+    return sum(sums, Decimal(0)) if len(sums) == len(task["attempts"]) else None
+
+
+def is_reported(attempt: dict[str, Any]) -> bool:
+    """Whether the provider itself said what an attempt cost."""
+    free = attempt["billing"] == "not_billed"
+    return free or (attempt["billing"] == "billed" and attempt["cost_usd"] is not None and not attempt["estimated"])
 
 
 def _story(task: dict[str, Any]) -> str:

@@ -5,13 +5,14 @@ written down a second time on purpose. A new adapter is covered by being there.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from providers import known, load
 from router.outcome import DETAIL_MAX_CHARS, FACTS, Billed, Ejects, Fail, FailureKind
 from router.provider import Broken, Done, Handle, Media, Missing, Pending, Reply, Trouble, Usage
+from tests.providers import matrix
 from tests.providers.exchange import (
     MANDATORY,
     ONLY_WITH_JOBS,
@@ -148,6 +149,7 @@ def _check_fields(concluded, expected, skip=frozenset()):
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_of_the_error_table_is_judged_as_printed(row):
     failed, _sent = row.play()
+    failed = failed[-1] if isinstance(failed, list) else failed
     assert isinstance(failed, Fail)
     facts = FACTS[failed.kind]
     told = {
@@ -185,7 +187,8 @@ def test_what_was_delivered_says_what_it_used_or_what_it_cost(slug):
             assert concluded.usage != Usage() or concluded.cost_nanos is not None, exchange.name
     done = next(one for one in exchanges_of(slug) if one.name == "done")
     assert "no_usage" not in done.spec, "the mandatory exchange shows the bill"
-    assert done.play()[0].usage == module_of(slug).usage(done.answer.data)
+    answer = done.answer[-1] if isinstance(done.answer, list) else done.answer
+    assert done.play()[0].usage == module_of(slug).usage(answer.data)
 
 
 # -- every status ---------------------------------------------------------------------------------------------------
@@ -194,9 +197,14 @@ def test_what_was_delivered_says_what_it_used_or_what_it_cost(slug):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("slug", SLUGS)
 def test_every_status_is_judged_by_the_contract(slug, form):
+    """A provider's own data may say otherwise of a server error with its own body (contract 6): `by_status`."""
     told, expected = {}, {}
+    otherwise = read(slug).get("by_status", {})
+    assert all(status in {500, 502} and kind == "unknown" for status, kind in otherwise.items())
     for status in STATUSES:
         kind, ejects = BY_STATUS.get(status) or _by_hundred(status, form)
+        if form == "json" and status in otherwise:
+            kind = otherwise[status]
         expected[status] = (kind, FACTS[FailureKind(kind)].billed.value, ejects, status)
         failed = _submit(slug, _answer(slug, status, form))
         assert isinstance(failed, Fail), status
@@ -313,6 +321,25 @@ def test_the_facts_of_an_adapter_are_whole(slug):
 
 
 @pytest.mark.parametrize("slug", SLUGS)
+def test_a_job_keeps_its_name_however_long_it_is_and_also_when_it_is_a_number(slug):
+    """Whoever accepts jobs by `id` must not lose one for its name: it is paid for."""
+    accepted = next(one for one in exchanges_of(slug) if one.name == "accepted")
+    if not isinstance(accepted.play()[0], Pending) or "id" not in accepted.answer.data:
+        return
+    for name in (2**48, "x" * 150):
+        body = {**accepted.answer.data, "id": name}
+        body = {**body, "task_id": name} if "task_id" in body else body
+        pending = drive(load(slug).submit(accepted.job, Script(replace(accepted.answer, data=body))))
+        assert pending.handle.remote_id == str(name)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_every_empty_column_of_the_matrix_has_a_reason(slug):
+    for column in (*matrix.COLUMNS, matrix.SDK):
+        assert column in matrix.cells()[slug] or matrix.reason(slug, column)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
 def test_an_adapter_holds_nothing(slug):
     assert vars(load(slug)) == {}
 
@@ -337,8 +364,15 @@ def test_a_verb_that_the_facts_promise_is_there_and_shown_and_no_other(slug):
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_an_answer_may_be_as_large_as_its_pictures(slug):
+    """What brings pictures in base64 may be large; where none does, an answer is small."""
     script = Script(Reply(500, {}, None, is_json=False))
     drive(load(slug).submit(job_of(slug), script))
     [request] = script.sent
-    inline = any(isinstance(one.play()[0], Done) and one.play()[0].media[0].b64 for one in exchanges_of(slug))
-    assert request.max_reply_bytes == ((64 << 20) if inline else (1 << 20))
+    inline = [one for one in exchanges_of(slug) if isinstance(one.play()[0], Done) and one.play()[0].media[0].b64]
+    for one in inline:
+        assert one.play()[1][-1].max_reply_bytes >= (32 << 20) * (one.job.n + 1), one.name
+    small, large = 1 << 20, 64 << 20
+    if any(one.handle is None for one in inline):
+        assert request.max_reply_bytes == large
+    else:  # a submit that waits for its job may be answered like a poll
+        assert request.max_reply_bytes in ({small, large} if inline else {small})

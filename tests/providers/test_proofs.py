@@ -14,7 +14,9 @@ from PIL import Image
 
 from providers import load
 from providers.simulated import Fault, FaultKind
-from router.provider import Account, Delta, Done, Job, Kind, Partial
+from providers.simulated.picture import Picture, render
+from router.api.uploads import FIELDS
+from router.provider import Account, Delta, Done, Job, Kind, Partial, Role, Source
 from router.wire import Wire
 from tests.providers.proofs import ENDED, key_of, on_trial, provers, setup_of
 from tests.waiting import poll_until
@@ -24,6 +26,10 @@ END_S = 60
 
 async def no_files(key):
     raise KeyError(key)
+
+
+async def give_picture(_key):
+    return render(Picture("an input", 256, 256))
 
 
 async def inline(work):
@@ -106,7 +112,7 @@ async def test_cancel(slug, tmp_path):
     """A cancel is handed on to the job upstream."""
     kind = Kind(setup_of(slug)["polled"])
     slow = Fault(kind=FaultKind.SLOW, seconds=100_000)
-    async with on_trial(slug, tmp_path, faults=(slow,)) as trial:
+    async with on_trial(slug, tmp_path, faults=(slow,), options=setup_of(slug).get("cancellable")) as trial:
         task = await trial.submit(kind)
 
         async def is_accepted():
@@ -141,15 +147,16 @@ async def test_webhook(slug, tmp_path):
 async def test_streaming(slug, tmp_path):
     """What comes before the end is told as it comes."""
     adapter: Any = load(slug)
-    wire = Wire(inline, no_files)
+    wire = Wire(inline, give_picture)
+    kept = Source(Role.IMAGE, key="in/0", content_type="image/png")
     try:
         async with on_trial(slug, tmp_path) as trial:
             for kind in sorted(adapter.facts.streams & {kind for kind in Kind if kind.value in setup_of(slug)}):
                 said = setup_of(slug)[kind.value]
-                if kind is Kind.IMAGE_EDIT:
-                    continue  # its files come from a vault; `edit` shows that way
-                job = Job("task_1-0", kind, said["model"], {**said["input"], "partial_images": 2},
-                          trial.base_url, key_of(slug), 0)  # fmt: skip
+                fields = {name: value for name, value in said["input"].items() if name not in FIELDS}
+                fields |= {"partial_images": 2} if kind.family == "image" else {}
+                files = (kept,) if kind is Kind.IMAGE_EDIT else ()
+                job = Job("task_1-0", kind, said["model"], fields, trial.base_url, key_of(slug), 0, files)
                 told = [one async for one in adapter.stream(job, lambda request: wire.listen(request, 30, 30))]
 
                 assert isinstance(told[-1], Done), told[-1]

@@ -2,9 +2,11 @@
 
 import pytest
 
-from tests.seen import upstreams_4
+from tests.seen import upstreams_1, upstreams_2, upstreams_3, upstreams_4
+
+SIGHTS = [upstreams_1, upstreams_2, upstreams_3, upstreams_4]
 
 
-@pytest.mark.parametrize("sight", [upstreams_4], ids=lambda sight: sight.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("sight", SIGHTS, ids=lambda sight: sight.__name__.rpartition(".")[2])
 async def test_the_short_form_of_the_sight_is_seen(sight):
     assert await sight.show(short=True) == 0

@@ -1,7 +1,7 @@
 """Ten faulty doubles, each handed in where `World` or a store is made; the check that must catch it is named.
 
 The simulator is only worth its verdicts if it condemns what is wrong: every double breaks one guard of the design and
-the run of a few seeds must blame exactly the check that guards it.
+the run of some seeds must blame exactly the check that guards it.
 """
 
 from dataclasses import replace
