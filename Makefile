@@ -1,6 +1,6 @@
 # Pointsman. Each target creates what it needs in .venv, installs nothing twice, and needs only Python 3.11+ with venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-edges test-rest test-sdk test-sdk-ark install check sim seen soak bench lock
+.PHONY: help demo test test-edges test-stores test-rest test-sdk test-sdk-ark install check sim seen soak bench lock
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -37,16 +37,20 @@ demo: $(RUNS) ## the daemon with simulated providers, one of them failing (ARGS=
 	@$(BIN)/pointsman demo $(ARGS)
 
 test: $(TESTS) ## every test, those with the SDKs too (ARGS='tests/flow -k queue' for some, without them)
-	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),@$(MAKE) --no-print-directory -j3 --output-sync=target test-edges test-sdk test-rest)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),@$(MAKE) --no-print-directory -j4 --output-sync=target test-edges test-stores test-sdk test-rest)
 
-# Three that have nothing to do with one another, of about the same length; much of each is waiting.
+# Four that have nothing to do with one another, of about the same length; most of each is waiting.
 EDGES := tests/api tests/bench tests/cli tests/grafana tests/policy tests/providers tests/simulated tests/watch tests/words
+STORES := tests/store tests/test_daemon_postgres.py
 
 test-edges: $(TESTS)
 	$(BIN)/python -m pytest $(EDGES)
 
+test-stores: $(TESTS)
+	$(BIN)/python -m pytest $(STORES)
+
 test-rest: $(TESTS)
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(EDGES))
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(EDGES) $(STORES))
 
 test-sdk: $(RUNS) $(foreach one,openai-1 openai-2 google-2 current,$(call SDK_READY,$(one))) ## the simulators against the official SDKs
 	$(call SDK_PYTEST,openai-1) tests/sdk/test_openai*.py $(ARGS)

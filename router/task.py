@@ -68,6 +68,8 @@ class MoveName(StrEnum):
     DELIVERED = "delivered"
     FAILED = "failed"
     RETRIED = "retried"
+    JOINED = "joined"
+    WENT_ON = "went_on"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     INTERRUPTED = "interrupted"
@@ -83,6 +85,8 @@ MOVES: Mapping[tuple[State, MoveName], State] = MappingProxyType(
         (State.RUNNING, MoveName.FAILED): State.FAILED,
         (State.RETRYING, MoveName.FAILED): State.FAILED,
         (State.RUNNING, MoveName.RETRIED): State.RETRYING,
+        (State.RUNNING, MoveName.JOINED): State.RUNNING,
+        (State.RUNNING, MoveName.WENT_ON): State.RUNNING,
         (State.PENDING, MoveName.CANCELLED): State.CANCELLED,
         (State.RUNNING, MoveName.CANCELLED): State.CANCELLED,
         (State.RETRYING, MoveName.CANCELLED): State.CANCELLED,
@@ -91,6 +95,10 @@ MOVES: Mapping[tuple[State, MoveName], State] = MappingProxyType(
         (State.SUCCEEDED, MoveName.SWEPT): State.EXPIRED,
     }
 )
+
+
+# Moves that are two of the table in one write.
+_THROUGH_RUNNING = frozenset({(State.PENDING, MoveName.FAILED), (State.RETRYING, MoveName.DELIVERED)})
 
 
 class IllegalMove(Exception):  # noqa: N818 - it names what happened, as the table does
@@ -193,10 +201,12 @@ class Task:
 class Attempt:
     """One try of a task (of a part of it) at one target.
 
-    `n` counts from 1 over the task. `target` is the target's name in the rules, `account` the label of the credential
-    used. `estimate_nanos` is what it was thought to cost when it was opened, None when unknown. `timeout_at` is the
-    instant that bounds it. `handle` is set once the upstream has named the job. `output` holds a result of an attempt
-    whose task had already ended. `rules_hash` says under which configuration it was chosen.
+    `n` counts from 1 over the task. Of the images that the task asks for it makes `count`, beginning with that of index
+    `part`; a `count` of 0 is all of them. `target` is the target's name in the rules, `account` the label of the
+    credential used. `estimate_nanos` is what it was thought to cost when it was opened, None when unknown. `timeout_at`
+    is the instant that bounds it. `handle` is set once the upstream has named the job. `output` and `usage` hold a
+    result that could not become its task's at once: of an attempt whose task had already ended, or beside which others
+    were out. `rules_hash` says under which configuration it was chosen.
     """
 
     task_id: str
@@ -212,6 +222,7 @@ class Attempt:
     timeout_at: int
     rules_hash: str
     part: int = 0
+    count: int = 0
     fence: int = 0
     state: AttemptState = AttemptState.INTENT
     estimate_nanos: int | None = None
@@ -225,6 +236,11 @@ class Attempt:
     estimated: bool = False
     detail: str = ""
     output: tuple[Output, ...] = ()
+    usage: Usage | None = None
+
+    def covers(self, asked: int) -> range:
+        """The indexes of the images that it makes, of a task that asks for so many."""
+        return range(self.part, self.part + self.count) if self.count else range(asked)
 
 
 def accepted(attempt: Attempt, handle: Handle, at: int) -> Attempt:
@@ -282,6 +298,7 @@ class Move:
     warnings: tuple[str, ...] = ()
     not_before: int | None = None
     expires_at: int | None = None
+    tries: int | None = None
 
 
 def started(at: int, provider: str | None = None, target_model: str | None = None) -> Move:
@@ -304,6 +321,16 @@ def retried(at: int, not_before: int) -> Move:
     return Move(MoveName.RETRIED, at, not_before=not_before)
 
 
+def joined(at: int, provider: str, target_model: str) -> Move:
+    """Another attempt's intent is being written, beside those that are out (contract 6, n > 1)."""
+    return Move(MoveName.JOINED, at, provider=provider, target_model=target_model)
+
+
+def went_on(at: int) -> Move:
+    """An attempt is over, or withdrawn, and others are still out."""
+    return Move(MoveName.WENT_ON, at)
+
+
 def cancelled(at: int, expires_at: int) -> Move:
     """The caller does not want it any more."""
     error = Error("cancelled", "The task was cancelled.", "cancelled")
@@ -315,9 +342,12 @@ def expired(at: int, message: str, expires_at: int) -> Move:
     return Move(MoveName.EXPIRED, at, error=Error("expired", message, "expired"), expires_at=expires_at)
 
 
-def interrupted(at: int) -> Move:
-    """A shutdown came between the intent and the first byte; the attempt is withdrawn and costs nothing."""
-    return Move(MoveName.INTERRUPTED, at)
+def interrupted(at: int, tries: int | None = None) -> Move:
+    """A shutdown came between the intent and the first byte; the attempt is withdrawn and costs nothing.
+
+    `tries`: how many attempts are left, where others were withdrawn before; None: one less than there were.
+    """
+    return Move(MoveName.INTERRUPTED, at, tries=tries)
 
 
 def swept(at: int) -> Move:
@@ -329,9 +359,10 @@ def apply(task: Task, move: Move) -> Task:
     """Return the task after the move; `IllegalMove` when the table does not list it, and nothing changes.
 
     Keeps what a move must not touch: a swept task keeps cost, usage and `completed_at` (contract section 1). A pending
-    task that nobody can do passes through running to failed within the one write, as the table demands.
+    task that nobody can do passes through running to failed within the one write, as the table demands, and so does one
+    that waits for its last images and is delivered without them.
     """
-    if move.name is MoveName.FAILED and task.state is State.PENDING:
+    if (task.state, move.name) in _THROUGH_RUNNING:
         return apply(apply(task, started(move.at)), move)
     to = MOVES.get((task.state, move.name))
     if to is None:
@@ -341,7 +372,7 @@ def apply(task: Task, move: Move) -> Task:
     match move.name:
         case MoveName.STARTED if move.provider is None:
             return after
-        case MoveName.STARTED:
+        case MoveName.STARTED | MoveName.JOINED:
             return replace(
                 after,
                 tries=task.tries + 1,
@@ -350,7 +381,7 @@ def apply(task: Task, move: Move) -> Task:
                 target_model=move.target_model,
             )
         case MoveName.INTERRUPTED:
-            tries = task.tries - 1
+            tries = task.tries - 1 if move.tries is None else move.tries
             return replace(
                 after,
                 tries=tries,
@@ -361,7 +392,7 @@ def apply(task: Task, move: Move) -> Task:
             )
         case MoveName.SWEPT:
             return replace(after, output=(), input={}, expires_at=task.expires_at)
-        case MoveName.RETRIED:
+        case MoveName.RETRIED | MoveName.WENT_ON:
             return after
         case MoveName.DELIVERED | MoveName.FAILED | MoveName.CANCELLED | MoveName.EXPIRED:
             return replace(
@@ -396,7 +427,8 @@ def bill(task: Task, attempts: Sequence[Attempt]) -> Bill:
         cost = attempt.cost_nanos or 0
         total += cost
         billed = billed or attempt.billing is Billed.YES
-        delivered_by_it = attempt.outcome == "succeeded" and task.state in {State.SUCCEEDED, State.EXPIRED}
+        # A part of a task that goes on may still be delivered.
+        delivered_by_it = attempt.outcome == "succeeded" and task.state not in {State.FAILED, State.CANCELLED}
         if attempt.billing is Billed.YES and not delivered_by_it and attempt.state is AttemptState.ENDED:
             wasted += cost
     ended_unknown = any(attempt.billing is Billed.UNKNOWN for attempt in attempts)

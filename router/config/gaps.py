@@ -102,20 +102,17 @@ def _find_servers(rule: Rule, rules: Ruleset, shape: Shape) -> tuple[list[str], 
 
 
 def _list_trials(model: Model, rule: Rule) -> list[_Trial]:
-    """Combine kinds and sizes; more than one output is tried once per kind."""
+    """Combine kinds and sizes. How many outputs are asked for changes nothing: a target makes any number in parts."""
     kinds, sizes = _kinds_of(rule, model.family), _sizes_of(rule)
-    lows = sorted({low for low, _high in rule.when.n or ()}) or [1]
-    further = lows[1:] if rule.when.n else _further_counts(rule)
+    count = min((low for low, _high in rule.when.n or ()), default=1)
     trials: list[_Trial] = []
     for kind in kinds:
         prefix = f"{kind.value} " if len(kinds) > 1 else ""
-        asked = Shape(kind, model.name, n=lows[0], fields=frozenset({"prompt"}))
+        asked = Shape(kind, model.name, n=count, fields=frozenset({"prompt"}))
         for size in sizes:
             sized = asked if size is None else replace(asked, size=size, fields=asked.fields | {"size"})
-            said = (size or "no size") if len(sizes) > 1 else f"n={lows[0]}"
+            said = (size or "no size") if len(sizes) > 1 else f"n={count}"
             trials.append(_Trial(sized, prefix + said))
-        more = "n={}" if rule.when.n else "n above 1"
-        trials += [_Trial(replace(asked, n=count), prefix + more.format(count)) for count in further]
     return trials
 
 
@@ -136,12 +133,6 @@ def _sizes_of(rule: Rule) -> tuple[str | None, ...]:
         return named[:SIZES_MAX] or (None,)
     known = {size for target in rule.targets if target.abilities.sizes for size in target.abilities.sizes.named}
     return (None, *sorted(size for size in known if parse_size(size) is not None)[:SIZES_MAX])
-
-
-def _further_counts(rule: Rule) -> tuple[int, ...]:
-    """Try two outputs where some target makes several and another does not."""
-    most = {target.abilities.max_n for target in rule.targets}
-    return (2,) if len(most) > 1 else ()
 
 
 def _enumerate(group: list[_Trial], trials: list[_Trial]) -> str:

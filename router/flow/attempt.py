@@ -19,8 +19,8 @@ from router.flow.runtime import FILES, Live, Phase, Runtime, copy_folder, files_
 from router.outcome import SUCCEEDED, Billed, Fail, FailureKind, fail
 from router.policy import price
 from router.policy.fit import FIELD_OF_ROLE
-from router.policy.route import Candidate, Plan
-from router.policy.rules import Provider, Target
+from router.policy.route import Candidate
+from router.policy.rules import Provider, Shape, Target
 from router.provider import (
     Account,
     Adapter,
@@ -84,25 +84,37 @@ class Trial:
     deadline_s: float
     live: Live
 
+    @property
+    def shape(self) -> Shape:
+        """What the attempt was to make, as pricing sees it."""
+        whole = shape_of(self.task)
+        return replace(whole, n=len(self.attempt.covers(whole.n)))
 
-def intend(runtime: Runtime, task: Task, candidate: Candidate, plan: Plan, started: Started) -> Attempt:
-    """Draw up the intent of an attempt at this candidate."""
-    now = runtime.now()
+
+def intend(
+    runtime: Runtime, task: Task, candidate: Candidate, started: Started, *, n: int, images: range, timeout_s: float
+) -> Attempt:
+    """Draw up the intent of attempt `n` of a task, which makes these images at this candidate."""
+    now, shape = runtime.now(), shape_of(task)
+    # A key is bound to what was asked under it: fewer images under the key of more would be refused or replayed.
+    part = "0" if len(images) >= shape.n else f"{images.start}-{len(images)}"
     return Attempt(
         task_id=task.id,
         tenant=task.tenant,
-        n=task.tries + 1,
+        n=n,
+        part=images.start,
+        count=len(images),
         provider=candidate.provider.name,
         target=candidate.target.name,
         target_model=candidate.target.model,
         account=started.credential.label,
         base_url=candidate.provider.base_url,
-        attempt_key=f"{task.id}-0",
+        attempt_key=f"{task.id}-{part}",
         started_at=now,
-        timeout_at=now + round(plan.timeout_s * 1000),
+        timeout_at=now + round(timeout_s * 1000),
         rules_hash=runtime.rules.hash,
         fence=task.fence,
-        estimate_nanos=candidate.price_nanos,
+        estimate_nanos=price.quote(candidate.target.price, replace(shape, n=len(images))),
     )
 
 
@@ -113,6 +125,8 @@ def take_up(
     fields = candidate.target.abilities.fields
     body = {name: value for name, value in task.input.items() if fields is None or name in fields}
     body.pop(FILES, None)
+    if "n" in body and attempt.count not in {0, body["n"]}:
+        body["n"] = attempt.count
     job = Job(
         attempt_key=attempt.attempt_key,
         kind=task.kind,
@@ -212,7 +226,7 @@ async def _submit(runtime: Runtime, trial: Trial) -> Submitted:
         return job
     if runtime.draining or not runtime.holds(trial.live):
         raise NothingSent
-    trial.live.phase = Phase.SUBMITTING
+    trial.live.phases[trial.attempt.n] = Phase.SUBMITTING
     runtime.world.mark("C3")
     try:
         return await trial.adapter.submit(job, _call_of(runtime, trial))
@@ -263,7 +277,7 @@ async def _poll(runtime: Runtime, trial: Trial, pending: Pending) -> Done | Fail
     """Ask after the job until it has ended, its time is up or the daemon stops."""
     loop = asyncio.get_running_loop()
     pace_s, missing, heard_cancel = trial.provider.adapter.polls_every_s, 0, False
-    trial.live.phase = Phase.POLLING
+    trial.live.phases[trial.attempt.n] = Phase.POLLING
     while True:
         if runtime.draining:
             raise LeftToNextLife
@@ -339,14 +353,18 @@ async def _rest(live: Live, wait_s: float) -> None:
 
 def _tell_progress(runtime: Runtime, trial: Trial, progress: int | None) -> None:
     """Keep the upstream's word; progress never falls (contract 5.3)."""
-    if progress is not None and progress > trial.live.progress:
-        trial.live.progress = min(progress, 99)
+    if progress is None:
+        return
+    trial.live.shares[trial.attempt.part] = progress * trial.shape.n
+    of_all = sum(trial.live.shares.values()) // max(1, shape_of(trial.task).n)
+    if of_all > trial.live.progress:
+        trial.live.progress = min(of_all, 99)
         runtime.bus.emit(TaskProgressed(runtime.now(), trial.task, trial.live.progress))
 
 
 async def _deliver(runtime: Runtime, trial: Trial, attempt: Attempt, done: Done) -> Ended:
     """Copy the result to our side; until that copy exists the attempt has not succeeded."""
-    trial.live.phase = Phase.STORING
+    trial.live.phases[trial.attempt.n] = Phase.STORING
     runtime.world.mark("C7")
     left = trial.deadline_s - asyncio.get_running_loop().time()
     stored = await store_outputs(
@@ -374,7 +392,7 @@ def _close(
     failed = outcome if isinstance(outcome, Fail) else None
     usage = Usage() if isinstance(outcome, Fail) else outcome.usage
     settled = price.settle(
-        trial.target.price, shape_of(trial.task), billed=_billed(outcome), usage=usage, reported=outcome.cost_nanos
+        trial.target.price, trial.shape, billed=_billed(outcome), usage=usage, reported=outcome.cost_nanos
     )
     after = ended(
         attempt,

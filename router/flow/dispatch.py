@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from functools import partial
 from typing import Any
 
@@ -112,19 +112,22 @@ class Dispatcher:
         """End what is still out; its rows say that it is unknown, its cost is logged."""
         for task_id, driving in tuple(self._driving.items()):
             live = self.runtime.live.get(task_id)
-            if live is not None and live.phase is Phase.SUBMITTING:
-                await self._tell_cut(live.tenant, task_id)
+            submitting = () if live is None else [n for n, phase in live.phases.items() if phase is Phase.SUBMITTING]
+            if live is not None and submitting:
+                await self._tell_cut(live.tenant, task_id, submitting)
             driving.cancel()
         await asyncio.gather(*self._driving.values(), return_exceptions=True)
 
-    async def _tell_cut(self, tenant: str, task_id: str) -> None:
-        """Tell which call is cut; without a store it is cut all the same."""
+    async def _tell_cut(self, tenant: str, task_id: str, numbers: Collection[int]) -> None:
+        """Tell which calls are cut; without a store they are cut all the same."""
         try:
             view = await self.runtime.world.store.view(tenant, task_id)
         except Unavailable:
             return
-        if view is not None and view.attempts:
-            run.cut(self.runtime, view.task, view.attempts[-1])
+        if view is not None:
+            for attempt in view.attempts:
+                if attempt.n in numbers:
+                    run.cut(self.runtime, view.task, attempt)
 
     def is_driven(self, task_id: str) -> bool:
         """Whether a task is driven here, and by nobody else: a drive from before a lapse may have lost its task."""

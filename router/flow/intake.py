@@ -8,7 +8,7 @@ automatic repeat of a client) is decided here too (contract 5.4). Floor 2.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.events import (
@@ -27,8 +27,9 @@ from router.outcome import Billed
 from router.policy import budget, route, verdict
 from router.policy.errors import IDEMPOTENCY_MISMATCH
 from router.policy.pace import Bucket, DrainRate
+from router.policy.price import quote
 from router.policy.route import Plan
-from router.policy.rules import Model, Provider, RetryUnknown, Rule
+from router.policy.rules import Model, Provider, RetryUnknown, Rule, Shape
 from router.provider import Kind, Role
 from router.task import Error, Preferences, Priority, State, Task, cancelled, new_id
 from router.world import Admitted, Cancelled, Duplicate, OverBudget, Search, TaskView, TooLate, VaultFull
@@ -125,7 +126,7 @@ class Intake:
         plan = self._planned(draft, task)
         if isinstance(plan, Refused):
             return plan
-        unit, units = reservation_of(plan)
+        unit, units = reservation_of(plan, shape_of(task))
         demands = budget.demands(
             runtime.rules.budgets,
             shape_of(task),
@@ -404,10 +405,19 @@ class Depth:
                 return
 
 
-def reservation_of(plan: Plan) -> tuple[int, int]:
-    """What promise 5 reserves: the dearest single permitted target, times the paid attempts that the rule allows."""
-    unit = max((one.price_nanos or 0 for one in plan.candidates), default=0)
-    return unit, paid_attempts(plan.rule, plan)
+def reservation_of(plan: Plan, shape: Shape) -> tuple[int, int]:
+    """What promise 5 reserves: the dearest single permitted target, times the paid attempts that the rule allows.
+
+    A unit is for one image. Where images may be made in parts, it is what one alone costs at the dearest target, since
+    after a failure the parts may go to another; else the share of one in the whole.
+    """
+    in_parts = any(one.target.abilities.max_n < shape.n for one in plan.candidates)
+    if in_parts:
+        alone = replace(shape, n=1)
+        unit = max((quote(one.target.price, alone) or 0 for one in plan.candidates), default=0)
+    else:
+        unit = -(-max((one.price_nanos or 0 for one in plan.candidates), default=0) // max(1, shape.n))
+    return unit, max(1, shape.n) * paid_attempts(plan.rule, plan)
 
 
 def paid_attempts(rule: Rule, plan: Plan) -> int:

@@ -33,9 +33,8 @@ FILES = "files"  # the field of a task's input that lists its input files
 
 
 class Phase(StrEnum):
-    """How far a driven task is; decides what a drain may leave to the next life."""
+    """How far an attempt is; decides what a drain may leave to the next life."""
 
-    CHOOSING = "choosing"
     SUBMITTING = "submitting"
     POLLING = "polling"
     STORING = "storing"
@@ -45,13 +44,15 @@ class Phase(StrEnum):
 class Live:
     """A task being driven. `wake` ends a wait between polls early; `cancelled` says that the caller gave up.
 
-    `lapses` is how often this life had lost its lease when the drive began.
+    `phases` says how far each attempt that is out is, by its number; `shares` what each part has added to the progress,
+    in percent times images. `lapses` is how often this life had lost its lease when the drive began.
     """
 
     tenant: str
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: bool = False
-    phase: Phase = Phase.CHOOSING
+    phases: dict[int, Phase] = field(default_factory=dict)
+    shares: dict[int, int] = field(default_factory=dict)
     lapses: int = 0
     progress: int = 0
     expected_s: float | None = None

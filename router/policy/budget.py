@@ -2,8 +2,9 @@
 
 A budget has a name made of its scope and the value it counts (`tenant:acme`, `model:gpt-image-2`, `key:k1`, `all`,
 `provider:openai`) and starts anew with each calendar window of the configuration's zone. A task reserves at admission:
-one unit, the estimate of its dearest permitted attempt, times the attempts it may have to pay (promise 5). An attempt
-takes a unit of each of its task's holds and adds holds of its own on the budgets of its provider. At its end a hold is
+a unit for each image, what the dearest permitted target may charge for it, times the attempts it may have to pay for it
+(promise 5). An attempt takes the units of its images from each of its task's holds and adds holds of its own on the
+budgets of its provider. At its end a hold is
 settled (billed), released (not billed) or kept (nobody knows: the budget keeps the estimate, promise 3). At the end of
 the task what is left of its own holds is freed; the unit of an attempt that is still out stays with the attempt.
 
@@ -138,23 +139,23 @@ def reserve(task: Task, asked: Sequence[Demand], balances: Balances) -> Posting 
 def take(
     task: Task, attempt: Attempt, asked: Sequence[Demand], held: Iterable[Hold], *, balances: Balances, at: int
 ) -> Posting | OverBudget:
-    """An intent: one unit of each of the task's holds becomes the attempt's, and the attempt's own demands are held.
+    """An intent: units of each of the task's holds become the attempt's, and the attempt's own demands are held.
 
-    `held` is everything that the task and its attempts hold.
+    An attempt takes a unit for each image that it makes. `held` is everything that the task and its attempts hold.
     """
-    reserved = _held_by(0, held)
+    reserved, units = _held_by(0, held), max(1, attempt.count)
     for hold in reserved:
-        if hold.units < 1:
-            return OverBudget(Demand(hold.budget, hold.window, hold.unit, hold.limit), 0)
+        if hold.units < units:
+            return OverBudget(Demand(hold.budget, hold.window, hold.unit, hold.limit, units), 0)
     refusal = _find_refusal(asked, balances)
     if refusal is not None:
         return refusal
     _demand_distinct([hold.pair for hold in reserved] + [(one.budget, one.window) for one in asked])
-    moved = [replace(hold, n=attempt.n, part=attempt.part, units=1) for hold in reserved]
+    moved = [replace(hold, n=attempt.n, part=attempt.part, units=units) for hold in reserved]
     added = [Hold(attempt.n, attempt.part, one.budget, one.window, one.unit * one.units, 1, one.limit) for one in asked]
     lines = [_line(task, attempt, "hold", hold, at) for hold in moved]
     lines += [_line(task, attempt, "hold", hold, at, held=hold.unit) for hold in added]
-    rest = [replace(hold, units=hold.units - 1) for hold in reserved]
+    rest = [replace(hold, units=hold.units - units) for hold in reserved]
     return Posting(tuple(lines), (*rest, *moved, *added))
 
 
@@ -172,7 +173,8 @@ def settle(task: Task, attempt: Attempt, held: Iterable[Hold], at: int, *, lives
         case Billed.YES:
             mine = _held_by(attempt.n, held)
             lines = [
-                _line(task, attempt, "settle", hold, at, held=-hold.unit, spent=_cost(attempt, hold)) for hold in mine
+                _line(task, attempt, "settle", hold, at, held=-hold.unit * hold.units, spent=_cost(attempt, hold))
+                for hold in mine
             ]
             return Posting((*lines, _spend(task, attempt, at)), gone=mine)
         case Billed.UNKNOWN:
@@ -187,9 +189,14 @@ def release(task: Task, attempt: Attempt, held: Iterable[Hold], at: int, *, live
     reserved = {hold.pair: hold for hold in every if hold.n == 0} if lives else {}
     mine = _held_by(attempt.n, every)
     lines = [
-        _line(task, attempt, "release", hold, at, held=0 if hold.pair in reserved else -hold.unit) for hold in mine
+        _line(task, attempt, "release", hold, at, held=0 if hold.pair in reserved else -hold.unit * hold.units)
+        for hold in mine
     ]
-    back = [replace(reserved[hold.pair], units=reserved[hold.pair].units + 1) for hold in mine if hold.pair in reserved]
+    back = [
+        replace(reserved[hold.pair], units=reserved[hold.pair].units + hold.units)
+        for hold in mine
+        if hold.pair in reserved
+    ]
     return Posting(tuple(lines), tuple(back), mine)
 
 
@@ -248,7 +255,7 @@ def _demand_distinct(pairs: Sequence[Pair]) -> None:
 
 def _cost(attempt: Attempt, hold: Hold) -> int:
     """What a budget counts: billed without an amount counts as the estimate."""
-    return hold.unit if attempt.cost_nanos is None else attempt.cost_nanos
+    return hold.unit * hold.units if attempt.cost_nanos is None else attempt.cost_nanos
 
 
 def _spend(task: Task, attempt: Attempt, at: int) -> LedgerEntry:

@@ -18,7 +18,7 @@ from router.task import Preferences, usd_of
 
 # A target that does not take one of these cannot do what was asked; any other field may be dropped (contract 5.4).
 ESSENTIAL_FIELDS = frozenset({"seconds"})
-# Honoured by the router itself, whatever a target takes; `n` is held against `max_n`.
+# Honoured by the router itself, whatever a target takes; more than `max_n` are made in parts.
 OUR_FIELDS = frozenset({"model", "n", "response_format", "stream"})
 # What a caller calls the input files.
 FIELD_OF_ROLE = {
@@ -130,9 +130,8 @@ def _find_inability(target: Target, shape: Shape, preferences: Preferences) -> E
     found = _find_lack_of_seconds(target, shape) or _find_lack_of_inputs(target, shape)
     if found is not None:
         return found
-    if shape.n > abilities.max_n:
-        detail = f"{model} makes at most {abilities.max_n} at a time, not {shape.n}"
-        return exclude(target, Reason.COUNT, detail, "n")
+    if abilities.max_n < 1:  # one that makes fewer than are asked for makes them in parts
+        return exclude(target, Reason.COUNT, f"{model} makes none", "n")
     untaken = untaken_by(target, wishes_of(shape))
     for name in untaken:
         if preferences.require_parameters or name in ESSENTIAL_FIELDS:

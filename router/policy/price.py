@@ -12,7 +12,7 @@ A `tokens` line that prices inputs only is charged beside the rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router.geometry import parse_size
 from router.outcome import Billed
@@ -55,6 +55,15 @@ def quote(price: Price | None, shape: Shape) -> int | None:
         lines.append(_tokens_beforehand(price.tokens, shape, bounded=bool(rows)))
     known = [line for line in lines if line is not None]
     return sum(known) if known and len(known) == len(lines) else None
+
+
+def quote_in_parts(price: Price | None, shape: Shape, most: int) -> int | None:
+    """Estimate the whole shape where at most so many outputs are made at a time: what is paid per request adds up."""
+    if shape.n <= most or most < 1:
+        return quote(price, shape)
+    full, rest = divmod(shape.n, most)
+    each, last = quote(price, replace(shape, n=most)), quote(price, replace(shape, n=rest)) if rest else 0
+    return None if each is None or last is None else full * each + last
 
 
 def settle(price: Price | None, shape: Shape, *, billed: Billed, usage: Usage | None, reported: int | None) -> Settled:

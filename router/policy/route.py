@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from router.outcome import Billed, FailureKind
 from router.policy.fit import Exclusion, Reason, exclude, find_misfit, is_named, untaken_by, wishes_of
 from router.policy.match import attempt_timeout_s, match_rule
-from router.policy.price import quote
+from router.policy.price import quote_in_parts
 from router.policy.retry import permits_other, permits_same
 from router.policy.rules import Model, OnFailure, Provider, Retry, Rule, Ruleset, Shape, Strategy, Target, When
 from router.provider import Abilities, Kind
@@ -85,8 +85,9 @@ class Try:
 class Candidate:
     """A target that may make the next attempt, at once or in `ready_in_s` seconds.
 
-    `price_nanos` is the estimate of one attempt of the whole shape, None when unknown. `tries` counts the attempts made
-    here. `score` is what it was put in order by, the smaller first, None last. `reason` is the standing's or `repeats`.
+    `price_nanos` is the estimate of the whole shape, in parts where need be, None when unknown. `tries` counts the
+    attempts made here. `score` is what it was put in order by, the smaller first, None last. `reason` is the
+    standing's or `repeats`.
     """
 
     target: Target
@@ -266,7 +267,7 @@ def _screen(
     excluded: list[Exclusion] = []
     for target in rule.targets:
         provider = rules.providers[target.provider]
-        price_nanos = quote(target.price, shape)
+        price_nanos = quote_in_parts(target.price, shape, target.abilities.max_n)
         misfit = find_misfit(target, provider, price_nanos, shape, preferences, priced_only=priced_only)
         if misfit is None:
             offers.append(_Offer(target, provider, price_nanos))

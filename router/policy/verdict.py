@@ -61,25 +61,29 @@ After = Deliver | Again | Elsewhere | GiveUp
 DOUBLINGS_MAX = 32  # far above any `total`; keeps the backoff of a strange configuration a number
 
 
-def before(plan: Plan, history: Sequence[Try]) -> Before:
-    """Decide whether an attempt starts now, given what has failed so far (oldest first)."""
+def before(plan: Plan, history: Sequence[Try], beside: Sequence[Try] = ()) -> Before:
+    """Decide whether an attempt starts now, given what has failed so far (oldest first).
+
+    `beside`: what has failed of other parts of the task; it decides nothing, but it may have been billed.
+    """
     if history and (not plan.candidates or len(history) >= plan.rule.retry.total):
-        return GiveUp(_error_of_last(history, plan))
+        return GiveUp(_error_of_last(history, plan, beside))
     if not plan.candidates:
-        return GiveUp(_error_of_nobody(plan))
+        return GiveUp(_error_of_last(beside, plan, ()) if beside else _error_of_nobody(plan))
     ready = next((one for one in plan.candidates if one.ready_in_s <= 0), None)
     if ready is not None:
         return Go(ready)
     return Hold(min(one.ready_in_s for one in plan.candidates))
 
 
-def after(fail: Fail, history: Sequence[Try], plan: Plan, jitter: float) -> After:
+def after(fail: Fail, history: Sequence[Try], plan: Plan, jitter: float, beside: Sequence[Try] = ()) -> After:
     """Decide what follows a failed attempt.
 
-    `history` includes this failure, `plan` was made after it and with it, `jitter` is a number in [0, 1).
+    `history` includes this failure, `plan` was made after it and with it, `jitter` is a number in [0, 1). `beside`: as
+    in `before`.
     """
     if not plan.candidates or len(history) >= plan.rule.retry.total:
-        return GiveUp(error_of(fail, history, plan))
+        return GiveUp(error_of(fail, history, plan, beside))
     if any(one.tries == 0 and one.ready_in_s <= 0 for one in plan.candidates):
         return Elsewhere()
     first = min(plan.candidates, key=lambda one: one.ready_in_s)
@@ -98,16 +102,16 @@ def _backoff_s(candidates: Sequence[Candidate], retry: Retry, jitter: float) -> 
 # -- the words of a failure -----------------------------------------------------------------------------------------
 
 
-def error_of(fail: Fail, history: Sequence[Try], plan: Plan) -> Error:
+def error_of(fail: Fail, history: Sequence[Try], plan: Plan, beside: Sequence[Try] = ()) -> Error:
     """Put the last failure of a task into the words of contract 5.5, with the billing of all its attempts.
 
     `retryable` is False wherever a repeat could pay twice or would only meet the same answer.
     """
-    billing = billing_of([*history, Try("", fail.kind, fail.billed)])
+    billing, tries = billing_of([*history, *beside, Try("", fail.kind, fail.billed)]), len(history) + len(beside)
     error_type, code = _class_of(fail)
     subject = history[-1].target if history else plan.model
     detail = f" ({fail.detail})" if fail.detail else ""
-    count = f" after {len(history)} attempts" if len(history) > 1 else ""
+    count = f" after {tries} attempts" if tries > 1 else ""
     return Error(
         error_type=error_type,
         message=f"{subject} {_TOLD[fail.kind]}{count}{detail}; {_MONEY[billing]}.",
@@ -119,7 +123,7 @@ def error_of(fail: Fail, history: Sequence[Try], plan: Plan) -> Error:
             "outcome": fail.kind.value,
             "target": history[-1].target if history else None,
             "http_status": fail.http_status,
-            "attempts": len(history),
+            "attempts": tries,
         },
     )
 
@@ -208,10 +212,10 @@ def _class_of(fail: Fail) -> tuple[str, str]:
             return "provider_error", "provider_error"
 
 
-def _error_of_last(history: Sequence[Try], plan: Plan) -> Error:
+def _error_of_last(history: Sequence[Try], plan: Plan, beside: Sequence[Try]) -> Error:
     """Fail with what was met last, when what was left to try is gone since (a reload, a budget, an account)."""
     last = history[-1]
-    return error_of(Fail(last.kind, "", last.billed), history, plan)
+    return error_of(Fail(last.kind, "", last.billed), history, plan, beside)
 
 
 # -- the words of having nobody -------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ ATTEMPT_COLUMNS = (
     *("task_id", "tenant", "n", "part", "state", "fence", "provider", "target", "target_model", "account"),
     *("base_url", "attempt_key", "started_at", "timeout_at", "rules_hash", "estimate_nanos", "handle", "accepted_at"),
     *("ended_at", "outcome", "http_status", "billing", "cost_nanos", "estimated", "detail", "output"),
+    *("count", "usage"),
 )
 
 NO_PREFERENCES = Preferences()
@@ -145,6 +146,8 @@ def row_of_attempt(attempt: Attempt) -> Row:
         int(attempt.estimated),
         attempt.detail,
         dump(attempt.output),
+        attempt.count,
+        dump_if_any(attempt.usage),
     )
 
 
@@ -177,6 +180,8 @@ def attempt_of_row(row: Row) -> Attempt:
         estimated=bool(row[23]),
         detail=row[24],
         output=outputs_of(row[25]),
+        count=row[26],
+        usage=None if row[27] is None else Usage(**orjson.loads(row[27])),
     )
 
 

@@ -107,7 +107,7 @@ returning n
 END_ATTEMPT = _expand("""
 update attempt
 set state = 'ended', handle = $5, accepted_at = $6, ended_at = $7, outcome = $8, http_status = $9, billing = $10,
-    cost_nanos = $11, estimated = $12, detail = $13, output = $14
+    cost_nanos = $11, estimated = $12, detail = $13, output = $14, usage = $15
 where tenant = $1 and task_id = $2 and n = $3 and fence = $4 and state in {out}
 returning n
 """)

@@ -336,7 +336,8 @@ class Verbs(Sharing):
         """Write the end of an attempt that is still out; False when it is not."""
         handle = dump_if_any(attempt.handle)
         bill = (attempt.billing.value, attempt.cost_nanos, int(attempt.estimated), attempt.detail, dump(attempt.output))
-        end = (handle, attempt.accepted_at, attempt.ended_at, attempt.outcome, attempt.http_status, *bill)
+        told = (*bill, dump_if_any(attempt.usage))
+        end = (handle, attempt.accepted_at, attempt.ended_at, attempt.outcome, attempt.http_status, *told)
         rows = yield sql.END_ATTEMPT, (*_key_of(attempt), *end)
         return bool(rows)
 

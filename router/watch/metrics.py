@@ -196,7 +196,8 @@ class Metrics:
             return  # an unknown cost enters no counter; attempts_total{billing="unknown"} shows it
         usd = attempt.cost_nanos / NANOS_PER_USD
         self._count("cost_usd_total", usd, provider, model, self._tenant(attempt.tenant))
-        delivered = outcome == SUCCEEDED and event.task.state is State.SUCCEEDED
+        # A part of a task that goes on counts as delivered: what a cancel makes of it later is in the task's bill.
+        delivered = outcome == SUCCEEDED and (event.task.state is State.SUCCEEDED or not event.task.is_terminal)
         if attempt.billing is Billed.YES and not delivered:
             reason = event.task.state.value if outcome == SUCCEEDED else outcome
             self._count("wasted_usd_total", usd, provider, reason)

@@ -47,7 +47,7 @@ NARROW_ONE = target("a", at="acme", abilities=NARROW)
         (PLAIN, replace(PICTURE, kind=Kind.IMAGE_EDIT), NO_WISHES, Reason.KIND, "model"),
         (NARROW_ONE, asking(size="1000x1000"), NO_WISHES, Reason.SIZE, "size"),
         (target("a", abilities=SIZELESS), PICTURE, NO_WISHES, Reason.SIZE, "size"),
-        (NARROW_ONE, asking("n", n=3), NO_WISHES, Reason.COUNT, "n"),
+        (target("a", abilities=replace(NARROW, max_n=0)), asking("n"), NO_WISHES, Reason.COUNT, "n"),
         (NARROW_ONE, replace(PICTURE, images=1), NO_WISHES, Reason.INPUT, "image"),
         (NARROW_ONE, replace(PICTURE, roles=frozenset({Role.MASK})), NO_WISHES, Reason.INPUT, "mask"),
         (NARROW_ONE, replace(PICTURE, roles=frozenset({Role.FIRST_FRAME})), NO_WISHES, Reason.INPUT, "input_reference"),
@@ -127,7 +127,7 @@ def test_a_missing_credential_is_told_only_when_nothing_else_is_in_the_way():
 
 
 def test_reasons_are_asked_in_the_order_of_the_contract():
-    hopeless = target("a", cents=None, abilities=NARROW)
+    hopeless = target("a", cents=None, abilities=replace(NARROW, max_n=0))
     shape = Shape(Kind.IMAGE_EDIT, "m", size="9x9", n=9, fields=frozenset({"prompt", "size", "n", "seconds"}))
     preferences = Preferences(only=("b",), ignore=("a",), max_price={"task": 1})
     mended = [
@@ -135,7 +135,7 @@ def test_reasons_are_asked_in_the_order_of_the_contract():
         (Reason.IGNORED, {}, {"ignore": ()}),
         (Reason.KIND, {"kind": Kind.IMAGE_GENERATION}, {}),
         (Reason.SIZE, {"size": "1024x1024"}, {}),
-        (Reason.COUNT, {"n": 1}, {}),
+        (Reason.COUNT, {}, {}),
         (Reason.UNSUPPORTED, {"fields": frozenset({"prompt"})}, {}),
         (Reason.PRICE_UNKNOWN, {}, {"max_price": {}}),
         (Reason.NO_CREDENTIAL, {}, {}),
@@ -144,6 +144,8 @@ def test_reasons_are_asked_in_the_order_of_the_contract():
     met = []
     for _reason, of_shape, of_preferences in mended:
         met.append(misfit(hopeless, shape, preferences, credentials=0).reason)
+        if met[-1] is Reason.COUNT:
+            hopeless = target("a", cents=None, abilities=NARROW)
         shape, preferences = replace(shape, **of_shape), replace(preferences, **of_preferences)
 
     assert met == [reason for reason, _, _ in mended]

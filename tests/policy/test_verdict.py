@@ -127,7 +127,7 @@ A, B = target("a"), target("b")
 ACCOUNT = Standing(600, probe=False, reason="account", detail="insufficient_quota")
 FORCED = out_for(0, "forced_open")
 ONLY_SQUARES = replace(A, abilities=Abilities(frozenset({Kind.IMAGE_GENERATION}), fields=frozenset({"prompt"})))
-ONE_AT_A_TIME = replace(A, abilities=replace(A.abilities, max_n=1))
+NONE_AT_A_TIME = replace(A, abilities=replace(A.abilities, max_n=0))
 UNPRICED = replace(A, price=None)
 
 
@@ -148,7 +148,7 @@ def test_when_all_are_out_the_task_is_held_until_the_first_is_back():
     [
         # for reasons of the request: 400, and the field is named
         ({"of": [ONLY_SQUARES]}, "invalid_request", "invalid_request", "size", "1024x1024"),
-        ({"of": [ONE_AT_A_TIME], "shape": replace(PICTURE, n=3)}, "invalid_request", "invalid_request", "n", "3"),
+        ({"of": [NONE_AT_A_TIME]}, "invalid_request", "invalid_request", "n", "none"),
         (
             {"of": [A], "shape": replace(PICTURE, kind=Kind.IMAGE_EDIT)},
             "invalid_request",

@@ -7,7 +7,7 @@ with all of them. Checks read the store through `audit`, which sees exactly what
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from router.events import (
@@ -22,7 +22,7 @@ from router.outcome import SUCCEEDED, Billed, FailureKind
 from router.policy.rules import RetryUnknown, Ruleset
 from router.task import Attempt, AttemptState, State
 from router.world import Store, TaskView
-from tests.sim.fleet import FakeProvider
+from tests.sim.fleet import FakeProvider, images_of, task_of
 from tests.sim.loop import run_now
 
 BARRING = {FailureKind.UNKNOWN.value, FailureKind.LOST.value}
@@ -65,26 +65,27 @@ class Judge:
         """From now on only this life may write (I7)."""
         self.owner, self.taken_over_at = life, at
 
-    def receipt(self, provider: FakeProvider, key: str) -> None:
+    def receipt(self, provider: FakeProvider, key: str, n: int) -> None:
         """I4: a paid request has arrived, so its intent must be durable. I5 and I6: and it must be permitted."""
-        task_id = key.removesuffix("-0")
+        task_id = task_of(key)
         view = self.row(task_id)
         if view is None:
             self.blame("I4 intent", f"{provider.habits.name} received {key}, and there is no such task")
             return
-        if not any(one.provider == provider.habits.name for one in view.attempts):
+        if not any((one.provider, one.attempt_key) == (provider.habits.name, key) for one in view.attempts):
             self.blame("I4 intent", f"{provider.habits.name} received {key} without a durable intent")
         self.submissions[task_id].append(provider.habits.name)
-        self._check_resubmission(provider, key, view)
+        self._check_resubmission(provider, key, n, view)
 
-    def _check_resubmission(self, provider: FakeProvider, key: str, view: TaskView) -> None:
+    def _check_resubmission(self, provider: FakeProvider, key: str, n: int, view: TaskView) -> None:
         """I5, I6: no second paid request while an earlier one may have succeeded, unless the rule says so."""
         if self.model_retries(view.task.model) is RetryUnknown.ALWAYS:
             return
         same_and_safe = self.model_retries(view.task.model) is RetryUnknown.IF_IDEMPOTENT and provider.habits.idempotent
         for other in self.providers.values():
             for sale in other.sales.values():
-                if sale.attempt_key != key or not sale.charged or sale.cancelled:
+                again = sale.task_id == task_of(key) and set(sale.images) & set(images_of(key, n))
+                if not again or not sale.charged or sale.cancelled:
                     continue
                 if sale.fate in {"fine", "result_lost"} and not (same_and_safe and other is provider):
                     self.blame(
@@ -103,8 +104,8 @@ class Judge:
                     self.blame("I7 fence", f"life {life} opened an attempt of {task.id} after life {self.owner} began")
                 view = self.row(task.id)
                 still = [one for one in view.attempts if one.state is not AttemptState.ENDED] if view else []
-                if len(still) > 1:
-                    self.blame("I3 one attempt", f"{task.id} has {len(still)} open attempts")
+                if max(self._count_images(view, still).values(), default=0) > 1:
+                    self.blame("I3 one attempt", f"{task.id} has {len(still)} open attempts of one part")
                 self._check_circuit((life, attempt.provider, attempt.target), attempt)
             case AttemptAccepted(task=task, attempt=attempt):
                 view = self.row(task.id)
@@ -175,10 +176,23 @@ class Judge:
             self.blame("I2 one end", f"{view.task.id} ended {ended} and its row says {view.task.state}")
         if any(one.state is not AttemptState.ENDED for one in view.attempts) and view.task.is_terminal:
             self.blame("I1 unheard", f"{view.task.id} has ended with an attempt that nobody heard")
-        if len(view.attempts) > 1 and self.model_retries(view.task.model) is RetryUnknown.NEVER:
-            for one in view.attempts[:-1]:
-                if one.outcome in BARRING:
+        if self.model_retries(view.task.model) is RetryUnknown.NEVER:
+            for at, one in enumerate(view.attempts):
+                later = self._count_images(view, view.attempts[at + 1 :])
+                if one.outcome in BARRING and any(image in later for image in one.covers(_asked_of(view))):
                     self.blame("I5 unknown", f"{view.task.id} went on after attempt {one.n} ended {one.outcome}")
+        if view.task.state is State.SUCCEEDED:
+            made = self._count_images(view, [one for one in view.attempts if one.outcome == SUCCEEDED])
+            if len(view.task.output) != len(made):
+                self.blame("I25 parts", f"{view.task.id} has {len(view.task.output)} of {len(made)} images made")
+            if (len(made) < _asked_of(view)) != any("missing" in warning for warning in view.task.warnings):
+                self.blame("I25 parts", f"{view.task.id} says {view.task.warnings} of {len(made)} images")
+            if len({output.key for output in view.task.output}) != len(view.task.output):
+                self.blame("I25 parts", f"{view.task.id} has an output twice")
+
+    def _count_images(self, view: TaskView, attempts: Sequence[Attempt]) -> Counter[int]:
+        """How many of these attempts make each image."""
+        return Counter(image for one in attempts for image in one.covers(_asked_of(view)))
 
     def _check_bill(self, view: TaskView) -> None:
         """Each known bill of the router equals the provider's own; at most one billed success per part."""
@@ -186,7 +200,7 @@ class Judge:
             sale
             for provider in self.providers.values()
             for sale in provider.sales.values()
-            if sale.attempt_key == f"{view.task.id}-0" and sale.charged
+            if sale.task_id == view.task.id and sale.charged
         ]
         paid = sum(sale.charged for sale in sold)
         known = sum(one.cost_nanos or 0 for one in view.attempts if one.billing is not Billed.UNKNOWN)
@@ -195,13 +209,13 @@ class Judge:
             self.blame("I8 bill", f"{view.task.id}: the router wrote {known}, the providers charge {paid}")
         if unknowns and known > paid:
             self.blame("I8 bill", f"{view.task.id}: the router wrote {known}, more than the {paid} charged")
-        successes = [one for one in view.attempts if one.outcome == SUCCEEDED]
-        if len(successes) > 1:
-            self.blame("I5 paid twice", f"{view.task.id} has {len(successes)} successes")
+        successes = self._count_images(view, [one for one in view.attempts if one.outcome == SUCCEEDED])
+        if max(successes.values(), default=0) > 1:
+            self.blame("I5 paid twice", f"{view.task.id} has an image twice: {successes}")
         once = self.model_retries(view.task.model) is not RetryUnknown.ALWAYS
-        good = [sale for sale in sold if sale.fate in {"fine", "result_lost"}]
-        if once and len(good) > 1:
-            self.blame("I5 paid twice", f"{view.task.id} was sold {len(good)} pictures")
+        good = Counter(image for sale in sold if sale.fate in {"fine", "result_lost"} for image in sale.images)
+        if once and max(good.values(), default=0) > 1:
+            self.blame("I5 paid twice", f"{view.task.id} was sold an image twice: {good}")
 
     def _check_ledger(self, view: TaskView) -> None:
         """I8: per attempt and budget one hold, then one settle or release (none while it is open or unknown)."""
@@ -245,3 +259,8 @@ class Judge:
                 self.blame("I8 balance", f"{name} holds less than nothing: {balance.held}")
             if balance.held + balance.spent > limits[balance.budget]:
                 self.blame("I9 budget", f"{name} is overspent: {balance.held} + {balance.spent}")
+
+
+def _asked_of(view: TaskView) -> int:
+    """How many images a task asks for; retention takes its input away, and then the attempts tell."""
+    return int(view.task.input.get("n", max((one.part + one.count for one in view.attempts), default=1)))

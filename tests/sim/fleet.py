@@ -49,9 +49,31 @@ class Sale:
     charged: int
     fate: str
     ends_at: float
+    n: int = 1
     media: str = "url"
     cancelled: bool = False
     fetches: int = 0
+
+    @property
+    def task_id(self) -> str:
+        """The task that it was made for."""
+        return task_of(self.attempt_key)
+
+    @property
+    def images(self) -> range:
+        """Which images of the task it makes."""
+        return images_of(self.attempt_key, self.n)
+
+
+def task_of(attempt_key: str) -> str:
+    """The task in whose name a request was made."""
+    return attempt_key.partition("-")[0]
+
+
+def images_of(attempt_key: str, n: int) -> range:
+    """Which images of its task a request for n was to make."""
+    first = int(attempt_key.split("-")[1])
+    return range(first, first + n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +83,7 @@ class Habits:
     name: str
     polled: bool
     price: int
+    max_n: int = 1
     idempotent: bool = False
     cancels: bool = False
     refusals_billed: bool = True
@@ -106,7 +129,7 @@ class FakeProvider:
         low, high = self.habits.latency_s
         return low + (high - low) * self.dice.random()
 
-    def sell(self, key: str, fate: str) -> Sale:
+    def sell(self, key: str, fate: str, n: int) -> Sale:
         """Accept a job and charge for it as its fate demands."""
         remote_id = f"{self.habits.name}-{len(self.sales) + 1}"
         if fate == "lost" and not self.habits.polled:
@@ -119,9 +142,10 @@ class FakeProvider:
             attempt_key=key,
             remote_id=remote_id,
             at=self.now_s(),
-            charged=0 if free else self.habits.price,
+            charged=0 if free else n * self.habits.price,
             fate=fate,
             ends_at=self.now_s() + self.latency_s(),
+            n=n,
             media="b64" if self.dice.random() < 0.3 else "url",
         )
         self.sales[remote_id] = sale
@@ -130,12 +154,12 @@ class FakeProvider:
 
     def submit(self, body: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
         """Take a paid request; returns when the answer comes (seconds from now) and what it says."""
-        key = str(body["key"])
+        key, n = str(body["key"]), int(body["n"])
         self.received.append((self.now_s(), key))
         if self.habits.idempotent and key in self.by_key:
             known = self.sales[self.by_key[key]]
             if known.fate == "lost":
-                known.fate, known.charged = "fine", self.habits.price  # it is made now, and paid for
+                known.fate, known.charged = "fine", known.n * self.habits.price  # it is made now, and paid for
             return self.latency_s(), self.receipt(known)
         fate = self.draw_fate()
         wait_s = self.latency_s()
@@ -144,12 +168,12 @@ class FakeProvider:
         if fate == "unknown_free":
             return min(wait_s, 2.0), {"broken": True}
         if fate == "unknown_paid":
-            self.sell(key, "fine")
+            self.sell(key, "fine", n)
             return min(wait_s, 2.0), {"broken": True}
         if fate == "hang":
-            self.sell(key, "fine")
+            self.sell(key, "fine", n)
             return 100_000.0, {"broken": True}
-        sale = self.sell(key, fate)
+        sale = self.sell(key, fate, n)
         if self.habits.polled:
             return min(wait_s, 1.0), {"id": sale.remote_id}
         return max(0.0, sale.ends_at - self.now_s()), self.receipt(sale)
@@ -166,11 +190,11 @@ class FakeProvider:
             case "bug":
                 return {"bug": True}
             case "unusable":
-                return {"b64": base64.b64encode(b"<html>not a picture</html>").decode()}
+                return {"b64": base64.b64encode(b"<html>not a picture</html>").decode(), "n": sale.n}
             case _ if sale.media == "b64" and sale.fate != "result_lost":
-                return {"b64": base64.b64encode(PNG).decode()}
+                return {"b64": base64.b64encode(PNG).decode(), "n": sale.n}
             case _:
-                return {"url": f"https://results.invalid/{sale.provider}/{sale.remote_id}"}
+                return {"url": f"https://results.invalid/{sale.provider}/{sale.remote_id}", "n": sale.n}
 
     def poll(self, remote_id: str) -> dict[str, Any]:
         """Answer a free question after a job."""
@@ -208,7 +232,7 @@ class FakeAdapter:
 
     async def submit(self, job: Job, call: Call) -> Submitted:
         """Make the paid request."""
-        body = {"key": job.attempt_key, "prompt": job.input.get("prompt")}
+        body = {"key": job.attempt_key, "prompt": job.input.get("prompt"), "n": job.n}
         reply = await call(Request("POST", f"{job.base_url}/submit", json=body))
         if isinstance(reply, Broken):
             kind = FailureKind.UNKNOWN if reply.sent else FailureKind.UNSENT
@@ -241,7 +265,7 @@ class FakeAdapter:
 
 def facts_of(habits: Habits) -> AdapterFacts:
     """What configuration would know of the fake adapter."""
-    every = Abilities(kinds=frozenset({Kind.IMAGE_GENERATION}), max_n=1)
+    every = Abilities(kinds=frozenset({Kind.IMAGE_GENERATION}), max_n=habits.max_n)
     return AdapterFacts(
         slug=f"fake_{habits.name}",
         base_url=f"https://{habits.name}.invalid",
@@ -260,4 +284,4 @@ def _read(data: Mapping[str, Any]) -> Done | Fail:
         rest_s = 5.0 if data["fail"] == "throttled" else None
         return fail(FailureKind(data["fail"]), "the provider said so", billed=data.get("billed"), rest_s=rest_s)
     media = Media(b64=data["b64"]) if "b64" in data else Media(url=data["url"])
-    return Done((media,), Usage(input_tokens=1, output_tokens=1))
+    return Done((media,) * data["n"], Usage(input_tokens=1, output_tokens=1))

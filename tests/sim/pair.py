@@ -344,11 +344,13 @@ class Pair(Simulation):
         """I11: the job that is out for a task cancelled elsewhere is stopped upstream, if its owner lives."""
         await asyncio.sleep(STOPPED_WITHIN_S)
         for provider in self.outside.providers.values():
-            sale = provider.sales.get(provider.by_key.get(f"{task.id}-0", ""))
-            stoppable = sale is not None and provider.habits.polled and provider.habits.cancels
-            if stoppable and owner in self._standing() and owner.life.runtime.lapses == 0:
-                now_s = asyncio.get_running_loop().time()
-                if sale.at < now_s - STOPPED_WITHIN_S and sale.ends_at > now_s and not sale.cancelled:
+            stoppable = provider.habits.polled and provider.habits.cancels
+            if not stoppable or owner not in self._standing() or owner.life.runtime.lapses:
+                continue
+            now_s = asyncio.get_running_loop().time()
+            for sale in provider.sales.values():
+                out = sale.at < now_s - STOPPED_WITHIN_S and sale.ends_at > now_s
+                if sale.task_id == task.id and out and not sale.cancelled:
                     self.judge.blame("I11 cancel", f"{task.id} was cancelled elsewhere and {sale.remote_id} goes on")
 
     # -- what only a pair can do wrong --------------------------------------------------------------------------------

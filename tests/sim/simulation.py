@@ -112,6 +112,8 @@ class Simulation:
                 met["verdict go"] += 1
                 self.attempts += 1
             case AttemptEnded(task=task, attempt=attempt):
+                if task.state is State.RUNNING:
+                    met["move running>running"] += 1
                 if attempt.outcome in set(FailureKind):
                     met[f"outcome {attempt.outcome}"] += 1
                 if attempt.outcome == FailureKind.UNKNOWN:
@@ -127,7 +129,7 @@ class Simulation:
             case TaskHeld():
                 met["verdict hold"] += 1
             case TaskEnded(task=task, was=was):
-                self._count_end(task.state, was)
+                self._count_end(task.state, was, task.warnings)
             case TaskSwept():
                 met["move succeeded>expired"] += 1
             case BudgetRefused():
@@ -137,10 +139,11 @@ class Simulation:
             case _:
                 return
 
-    def _count_end(self, state: State, was: State) -> None:
+    def _count_end(self, state: State, was: State, warnings: tuple[str, ...]) -> None:
         self.met[f"move {was.value}>{state.value}"] += 1
         if state is State.SUCCEEDED:
             self.met["verdict deliver"] += 1
+            self.met["images missing"] += any("missing" in warning for warning in warnings)
         if state is State.FAILED:
             self.met["verdict give_up"] += 1
 
@@ -277,7 +280,7 @@ class Simulation:
         draft = Draft(
             tenant=action.tenant,
             kind=Kind.IMAGE_GENERATION,
-            input={"prompt": f"picture {action.number}"},
+            input={"prompt": f"picture {action.number}", "n": action.n},
             surface="native",
             route="/v1/tasks",
             digest=f"digest-{action.number}",
@@ -356,6 +359,8 @@ def cells() -> tuple[str, ...]:
         *(f"crash {point}" for point in CRASH_POINTS),
         *(f"retry_unknown {word.value}" for word in RetryUnknown),
         *(f"cancel {state.value}" for state in State),
+        "images missing",
+        "move retrying>succeeded",
         "budget refusal",
         "reload",
         "takeover",

@@ -60,6 +60,7 @@ class Submit:
     priority: Priority
     start_within_s: float | None
     timeout_s: float | None
+    n: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,11 @@ class Scenario:
 
 def draw(seed: int) -> Scenario:
     """Draw the scenario of a seed."""
-    dice = Random(f"scenario {seed}")
-    habits = tuple(_habits(dice, name, index) for index, name in enumerate(("alpha", "beta", "gamma", "delta")))
+    dice, parts = Random(f"scenario {seed}"), Random(f"parts {seed}")
+    habits = tuple(
+        _habits(dice, name, index, max_n=parts.choice((1, 2, 4)))
+        for index, name in enumerate(("alpha", "beta", "gamma", "delta"))
+    )
     actions: list[Action] = []
     for number in range(60):
         at_s = dice.random() * FAULTS_UNTIL_S * 0.9
@@ -121,6 +125,7 @@ def draw(seed: int) -> Scenario:
                 priority=dice.choice(tuple(Priority)),
                 start_within_s=dice.choice((0.2, 5.0)) if dice.random() < 0.1 else None,
                 timeout_s=dice.choice((1.0, 20.0)) if dice.random() < 0.15 else None,
+                n=parts.choice((1, 1, 1, 2, 3, 4)),
             )
         )
         if dice.random() < 0.55:
@@ -131,7 +136,7 @@ def draw(seed: int) -> Scenario:
     for turn in range(2):
         at_s = dice.random() * FAULTS_UNTIL_S
         actions.append(Restart(at_s, takeover=False, intents=dice.randint(1, 5)))
-        actions.extend(_urgent(at_s, 100 + 10 * turn + index) for index in range(3))
+        actions.extend(_urgent(at_s, 100 + 10 * turn + index) for index in range(4))
     if dice.random() < 0.5:
         at_s = dice.random() * FAULTS_UNTIL_S
         actions.append(Restart(at_s, takeover=True, intents=2))
@@ -165,7 +170,7 @@ def _urgent(restart_at_s: float, number: int) -> Submit:
     )
 
 
-def _habits(dice: Random, name: str, index: int) -> Habits:
+def _habits(dice: Random, name: str, index: int, *, max_n: int) -> Habits:
     faults = {
         fate: share * dice.choice((0.0, 1.0, 1.0, 2.0))
         for fate, share in {
@@ -191,6 +196,7 @@ def _habits(dice: Random, name: str, index: int) -> Habits:
         name=name,
         polled=index % 2 == 0,
         price=USD * (3 + index) // 100,
+        max_n=max_n,
         idempotent=index >= 2,
         cancels=index == 0,
         refusals_billed=index != 2,

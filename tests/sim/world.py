@@ -37,7 +37,7 @@ class Outside:
     crash_at: tuple[str, int] | None = None  # (point, how many times it is passed before the crash)
     intent_coming: asyncio.Event | None = None  # set when an intent is about to be written
     crashed_at: Counter[str] = field(default_factory=Counter)
-    on_receipt: Callable[[FakeProvider, str], None] = lambda _provider, _key: None
+    on_receipt: Callable[[FakeProvider, str, int], None] = lambda _provider, _key, _n: None
     audit: Store | None = None
 
 
@@ -174,7 +174,7 @@ class SimCaller:
         provider.now_s = asyncio.get_running_loop().time
         if path[0] == "submit":
             assert request.json is not None
-            self._outside.on_receipt(provider, str(request.json["key"]))
+            self._outside.on_receipt(provider, str(request.json["key"]), int(request.json["n"]))
             answer = provider.submit(request.json)
             self._mark("C4")
             return answer

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from router.outcome import Billed
-from router.provider import Handle
-from router.task import AttemptState, IllegalMove, State
+from router.provider import Handle, Usage
+from router.task import AttemptState, IllegalMove, State, joined, went_on
 from router.world import Admitted, Cancelled, Duplicate, Opened, OverBudget, Search, Stale, TaskView, TooLate
 from tests.store.stage import (
     CENT,
     HANDLE,
+    KEEP_UNTIL,
     LATER,
     PICTURE,
     Cast,
@@ -192,6 +193,62 @@ async def test_at_most_one_attempt_of_a_part_is_out(store):
 
     assert await store.open_attempt(view.task, again, begin(), ()) == Stale(view.task)
     assert await store.view("acme", view.task.id) == view
+
+
+async def test_attempts_of_several_parts_are_out_side_by_side_and_end_one_by_one(store):
+    cast = Cast(store)
+    first = await cast.open(await cast.admit(), count=1)
+    beside = an_attempt(first.task, part=1, count=2, attempt_key="parts")
+    second = await store.open_attempt(first.task, beside, joined(LATER, "flux", "flux-2"), ())
+    one = replace(end(first.attempt, output=(PICTURE,)), usage=Usage(output_tokens=7))
+    task = await store.close_attempt(second.task, one, went_on(LATER))
+    going = await store.view("acme", task.id)
+    other = end(second.attempt)
+    done = await store.close_attempt(task, other, deliver())
+
+    assert (second.task.state, second.task.tries, second.task.provider) == (State.RUNNING, 2, "flux")
+    assert going == TaskView(task, (one, second.attempt))
+    assert (task.state, task.version, task.tries) == (State.RUNNING, 4, 2)
+    assert await store.view("acme", task.id) == TaskView(done, (one, other))
+
+
+async def test_another_attempt_of_a_part_that_is_out_does_not_join(store):
+    opened = await Cast(store).open(await Cast(store).admit(), part=1, count=1)
+    again = an_attempt(opened.task, part=1, count=1)
+
+    assert await store.open_attempt(opened.task, again, joined(LATER, "flux", "flux-2"), ()) == Stale(opened.task)
+    assert (await store.view("acme", opened.task.id)).attempts == (opened.attempt,)
+
+
+async def test_a_part_that_is_withdrawn_leaves_the_others_out(store):
+    first = await Cast(store).open(await Cast(store).admit(), count=1)
+    second = await store.open_attempt(
+        first.task, an_attempt(first.task, part=1, count=1), joined(LATER, "flux", "flux-2"), ()
+    )
+    back = await store.withdraw(second.task, first.attempt, went_on(LATER))
+
+    assert (back.state, back.tries) == (State.RUNNING, 2)
+    assert await store.view("acme", back.id) == TaskView(back, (second.attempt,))
+
+
+async def test_a_task_that_waits_for_its_last_images_is_delivered_without_them_in_one_write(store):
+    cast = Cast(store)
+    waiting = await cast.close(await cast.open(await cast.admit(), count=1), retry(), output=(PICTURE,))
+    done = await store.move(waiting, deliver())
+
+    assert (done.state, done.output, done.version) == (State.SUCCEEDED, (PICTURE,), waiting.version + 2)
+    assert (await store.view("acme", done.id)).task == done
+
+
+async def test_what_several_parts_delivered_is_swept_with_the_task(store):
+    cast = Cast(store)
+    late = replace(PICTURE, key="k/2/0.png")
+    waiting = await cast.close(await cast.open(await cast.admit(), count=1), retry(), output=(late,))
+    done = await store.move(waiting, deliver())
+    (gone,) = await store.sweep(KEEP_UNTIL, 10)
+
+    assert {output.key for output in gone.output} == {PICTURE.key, late.key}
+    assert [one.output for one in (await store.view("acme", done.id)).attempts] == [()]
 
 
 # -- moves without an attempt -----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from router.outcome import Billed
+from router.task import joined, went_on
 from router.world import Admitted, Balance, OverBudget, Stale
 from tests.store.stage import (
     CENT,
@@ -25,6 +26,7 @@ from tests.store.stage import (
 )
 
 TENANT = ("tenant:acme", DAY)
+JOIN = joined(LATER, "flux", "flux-2")
 PROVIDER = ("provider:openai", DAY)
 
 
@@ -106,6 +108,37 @@ async def test_an_attempt_takes_a_unit_and_holds_its_providers_budget(store):
     assert await balance_of(store, PROVIDER) == (3, 0)
     assert await entries_of(store, opened.task, 1) == [("hold", "tenant:acme", 0, 0), ("hold", "provider:openai", 3, 0)]
     await check_books(store, opened.task)
+
+
+async def test_an_attempt_takes_a_unit_for_each_image_and_gives_back_what_it_took(store):
+    cast = Cast(store)
+    first = await cast.open(await cast.admit(None, demand(units=4)), count=3)
+    second = await store.open_attempt(first.task, an_attempt(first.task, part=3, count=1), JOIN, ())
+    fourth = an_attempt(second.task, part=4, count=1)
+    refused = await store.open_attempt(second.task, fourth, JOIN, ())
+    task = await store.close_attempt(second.task, end(first.attempt, billing=Billed.NO), went_on(LATER))
+    after_release = await balance_of(store)
+    again = await store.open_attempt(task, an_attempt(task, n=3, part=0, count=3), JOIN, ())
+    task = await store.close_attempt(again.task, end(again.attempt, cost=10 * CENT), went_on(LATER))
+    between = await balance_of(store)
+    task = await store.close_attempt(task, end(second.attempt, billing=Billed.UNKNOWN), deliver())
+
+    assert refused == OverBudget(demand(), 0)
+    assert (after_release, between, await balance_of(store)) == ((16, 0), (4, 10), (4, 10))
+    assert await entries_of(store, task, 1) == [("hold", "tenant:acme", 0, 0), ("release", "tenant:acme", 0, 0)]
+    assert [line for line in await entries_of(store, task, 3) if line[1]] == [
+        ("hold", "tenant:acme", 0, 0),
+        ("settle", "tenant:acme", -12, 10),
+    ]
+    await check_books(store, task)
+
+
+async def test_a_bill_of_unknown_amount_counts_as_the_estimate_of_all_its_images(store):
+    cast = Cast(store)
+    opened = await cast.open(await cast.admit(None, demand(units=3)), count=3)
+    await cast.close(opened, cost=None)
+
+    assert await balance_of(store) == (0, 12)
 
 
 async def test_a_task_without_a_unit_left_opens_no_attempt(store):

@@ -17,7 +17,7 @@ import pytest
 
 from router.leases import CircuitNews, CircuitWord, Want
 from router.outcome import Billed
-from router.provider import Handle
+from router.provider import Handle, Usage
 from router.store.memory import MemoryStore
 from router.store.sqlite import Executor, open_store
 from router.task import (
@@ -29,8 +29,10 @@ from router.task import (
     State,
     Task,
     expired,
+    joined,
     new_id,
     swept,
+    went_on,
 )
 from router.world import (
     ENDED_MAX,
@@ -156,7 +158,9 @@ class Script:
         billing = self.dice.choice([Billed.YES, Billed.NO, Billed.NO, Billed.UNKNOWN])
         cost = self.dice.choice([None, 0, 3, 5])
         output = (stage.PICTURE,) if self.dice.random() < 0.3 else ()
-        return stage.end(attempt, billing=billing, cost=cost, at=self.now, output=output, detail="said so")
+        usage = Usage(output_tokens=self.dice.randrange(9)) if output else None
+        over = stage.end(attempt, billing=billing, cost=cost, at=self.now, output=output, detail="said so")
+        return replace(over, usage=usage)
 
     def _silent_ms(self):
         return self.dice.choice([0, 300, 3000])
@@ -212,14 +216,20 @@ class Script:
         return task, self._demands([(f"tenant:{task.tenant}", "day"), ("all", "total")], self.dice.choice([1, 1, 2, 3]))
 
     def open_attempt(self):
+        demands = self._demands([("provider:openai", "month")])
+        if self.dice.random() < 0.2:  # another part beside those that are out
+            task = self._task(State.RUNNING)
+            part, count = self.dice.randrange(3), self.dice.randrange(3)
+            attempt = stage.an_attempt(task, part=part, count=count, started_at=self.now)
+            return task, attempt, joined(self.now, "flux", "flux-2"), demands
         task = self._task(State.PENDING, State.RETRYING)
-        part = 1 if self.dice.random() < 0.05 else 0
-        attempt = stage.an_attempt(task, part=part, started_at=self.now)
-        return task, attempt, stage.begin(self.now), self._demands([("provider:openai", "month")])
+        attempt = stage.an_attempt(task, count=self.dice.choice([0, 1, 1, 2]), started_at=self.now)
+        return task, attempt, stage.begin(self.now), demands
 
     def withdraw(self):
         task = self._task(State.RUNNING)
-        return task, self._attempt(task), stage.interrupt(self.now)
+        beside = self.dice.random() < 0.3
+        return task, self._attempt(task), went_on(self.now) if beside else stage.interrupt(self.now)
 
     def accept(self):
         attempt = self._attempt(self._task(State.RUNNING, State.CANCELLED))
@@ -231,6 +241,7 @@ class Script:
         moves = [
             *(stage.deliver(self.now, keep), stage.fail_with(at=self.now, expires_at=keep)),
             *([stage.retry(self.now, self.now + 5)] * 3),
+            went_on(self.now),
         ]
         return task, attempt, stage.begin(self.now) if self.dice.random() < 0.05 else self.dice.choice(moves)
 

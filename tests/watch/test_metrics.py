@@ -70,6 +70,13 @@ async def test_what_was_billed_and_delivered_nothing_is_wasted():
     assert seen["pointsman_wasted_usd_total", labels(provider="a", reason="cancelled")] == 0.04
 
 
+async def test_a_part_of_a_task_that_goes_on_is_not_wasted():
+    metrics = make()
+    metrics.read(AttemptEnded(AT, replace(TASK, state=State.RUNNING), SUCCESS))
+
+    assert not [name for name, _labels in await samples(metrics) if name.startswith("pointsman_wasted_usd_total")]
+
+
 async def test_an_unknown_cost_enters_no_counter_and_is_seen_by_its_billing():
     metrics = make()
     metrics.read(AttemptEnded(AT, FAILED, ended(INTENT, AT, "unknown", Billed.UNKNOWN, None)))

@@ -36,12 +36,14 @@ from router.task import (
     expired,
     failed,
     interrupted,
+    joined,
     nanos_of,
     new_id,
     retried,
     started,
     swept,
     usd_of,
+    went_on,
 )
 
 NOW = 1_763_700_000_000
@@ -55,6 +57,8 @@ LANDS = {
     ("running", "delivered"): "succeeded",
     ("running", "failed"): "failed",
     ("running", "retried"): "retrying",
+    ("running", "joined"): "running",  # parts of one task, section 6: side by side
+    ("running", "went_on"): "running",
     ("retrying", "started"): "running",
     ("pending", "cancelled"): "cancelled",
     ("running", "cancelled"): "cancelled",
@@ -64,14 +68,16 @@ LANDS = {
     ("succeeded", "swept"): "expired",
     ("running", "interrupted"): "retrying",  # with attempts, which the walk below has; without: a test of its own
 }
-# pending -> running -> failed in one step: the one shortcut, since no attempt lies between.
-THROUGH_RUNNING = {("pending", "failed"): "failed"}
+# By way of running in one step, since no attempt lies between: nobody can do it, or what exists is delivered.
+THROUGH_RUNNING = {("pending", "failed"): "failed", ("retrying", "delivered"): "succeeded"}
 
 MAKERS = {
     "started": lambda at: started(at, "flux", "flux-pro-1.1"),
     "delivered": lambda at: delivered(at, (PICTURE,), Usage(output_tokens=7), ("1 of 2 images is missing",), at + 9),
     "failed": lambda at: failed(at, BROKE, at + 9),
     "retried": lambda at: retried(at, at + 500),
+    "joined": lambda at: joined(at, "flux", "flux-pro-1.1"),
+    "went_on": went_on,
     "cancelled": lambda at: cancelled(at, at + 9),
     "expired": lambda at: expired(at, "Not started in time.", at + 9),
     "interrupted": interrupted,
@@ -225,6 +231,29 @@ def test_an_interruption_takes_the_withdrawn_try_back(tries, started_at, lands, 
     assert not after.is_terminal
 
 
+def test_a_part_that_joins_counts_a_try_and_one_that_ends_beside_others_changes_nothing():
+    running = make_task(State.RUNNING, not_before=None)
+    beside = apply(running, joined(NOW, "bfl", "flux-2"))
+    after = apply(beside, went_on(NOW))
+
+    assert (beside.tries, beside.started_at, beside.provider, beside.target_model) == (3, NOW - 4000, "bfl", "flux-2")
+    assert after == replace(beside, version=beside.version + 1)
+
+
+def test_the_last_of_several_interruptions_says_how_many_tries_are_left():
+    running = make_task(State.RUNNING, tries=2)
+    after = apply(running, interrupted(NOW, 0))
+
+    assert (after.state, after.tries, after.started_at) == (State.PENDING, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "part", "count", "images"), [(4, 0, 0, [0, 1, 2, 3]), (4, 1, 2, [1, 2]), (1, 0, 1, [0])]
+)
+def test_an_attempt_covers_the_images_of_its_part_or_all_of_them(asked, part, count, images):
+    assert list(make_attempt(part=part, count=count).covers(asked)) == images
+
+
 @pytest.mark.parametrize(("tries", "state"), [(0, State.PENDING), (1, State.RETRYING)])
 def test_a_start_and_its_interruption_leave_the_task_where_it_was(tries, state):
     before = make_task(state, tries=tries, started_at=NOW - 4000 if tries else None, not_before=None)
@@ -329,6 +358,7 @@ BILLS = {
     "a success after a free failure": (State.SUCCEEDED, [FREE, WON], Bill(40, 0, Billed.YES)),
     "a success after a billed failure": (State.SUCCEEDED, [SPOILT, WON], Bill(70, 30, Billed.YES)),
     "two parts delivered": (State.SUCCEEDED, [WON, end_as("succeeded", Billed.YES, 2, n=2)], Bill(42, 0, Billed.YES)),
+    "a part is there, another is out": (State.RUNNING, [WON, KNOWN_JOB], Bill(None, 0, Billed.UNKNOWN)),
     "a refusal that was charged": (State.FAILED, [end_as("refused", Billed.YES, 5)], Bill(5, 5, Billed.YES)),
     "only free failures": (State.FAILED, [FREE, FREE], Bill(0, 0, Billed.NO)),
     "an unknown outcome": (State.FAILED, [BLIND], Bill(None, 0, Billed.UNKNOWN)),

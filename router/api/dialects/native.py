@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from router.policy.errors import openai_type
+from router.policy.parts import count_repeats
 from router.provider import Usage
 from router.task import Attempt, AttemptState, Error, Output, State, bill, usd_of
 from router.world import TaskView
@@ -49,7 +50,7 @@ def render(view: TaskView, sight: Sight) -> dict[str, Any]:
             "wasted_usd": usd_of(summary.wasted_nanos),
             "billing": summary.billing.value,
         },
-        "retry_count": max(0, len(view.attempts) - 1),
+        "retry_count": count_repeats(view.attempts),
         "queue_position": sight.queue_position,
         "eta_seconds": sight.eta_s,
         "latency_ms": None if task.completed_at is None else task.completed_at - task.created_at,
