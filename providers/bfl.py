@@ -18,6 +18,7 @@ from providers.formats import addresses, failures, jobs
 from providers.formats.failures import Dialect, Said, as_object, as_text
 from router import outcome
 from router.geometry import Sizes, parse_size
+from router.money import NANOS_MAX
 from router.outcome import Billed, Fail, FailureKind
 from router.provider import (
     REST_MAX_S,
@@ -42,7 +43,6 @@ from router.provider import (
     Usage,
     rest_asked,
 )
-from router.task import NANOS_MAX
 
 NANOS_PER_CREDIT = Decimal(10_000_000)  # "1 credit = $0.01"
 REPLY_BYTES = 1 << 20

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from providers.formats import failures, jobs, openai_images
 from providers.formats.failures import TARGET_OUT, Dialect, Ruling, Said, as_object
 from router import outcome
+from router.money import NANOS_MAX
 from router.outcome import Billed, Fail, FailureKind
 from router.provider import (
     Abilities,
@@ -38,7 +39,6 @@ from router.provider import (
     place,
     rest_asked,
 )
-from router.task import NANOS_MAX
 
 NANOS_PER_CREDIT = Decimal(10_000_000)  # "1 credit = $0.01"
 REPLY_BYTES = 1 << 20

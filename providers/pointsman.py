@@ -16,6 +16,7 @@ from urllib.parse import quote
 from providers.formats import failures, jobs
 from providers.formats.failures import TARGET_OUT, Dialect, Ruling, Said, as_object, as_text, as_word
 from router import outcome
+from router.money import NANOS_MAX, NANOS_PER_USD
 from router.outcome import Billed, Fail, FailureKind
 from router.provider import (
     Abilities,
@@ -41,7 +42,6 @@ from router.provider import (
     place,
     rest_asked,
 )
-from router.task import NANOS_MAX, NANOS_PER_USD
 
 REPLY_BYTES = 1 << 20
 COUNT_MAX = 10**12

@@ -29,6 +29,7 @@ from router.fetch import FetchAllow, GuardedFetcher
 from router.flow import life as lives
 from router.flow.life import Life
 from router.keyring import Keyring, open_keyring
+from router.persistence import Store, Unavailable
 from router.policy.rules import Ruleset
 from router.readings import LoopLag, check_readiness, read_levels
 from router.reload import Bad, Read, Reloader, read_rules, try_out
@@ -40,7 +41,7 @@ from router.vault.local import LocalVault
 from router.watch.logs import Foreign, Log
 from router.watch.metrics import Metrics
 from router.wire import Wire
-from router.world import Store, Unavailable, WallClock, World, system_dice
+from router.world import WallClock, World, system_dice
 
 T = TypeVar("T")
 

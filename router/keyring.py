@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from router.api.auth import hash_key
+from router.persistence import Store
 from router.settings import Settings
-from router.world import Store
 
 UNPROVEN = ".new"
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from router.flow.life import Life
+from router.persistence import Demand, Unavailable
 from router.policy import budget
 from router.policy.health import CircuitState
 from router.policy.rules import Ruleset, Shape
 from router.provider import Kind
 from router.settings import Settings
 from router.watch.metrics import Levels
-from router.world import Demand, Unavailable
 
 DISK_MIN_BYTES = 100 << 20
 LAG_EVERY_S = 0.5

@@ -3,25 +3,20 @@
 A task is what a caller asked for; an attempt is one try of it at one target (contract section 1). Both are frozen
 records: a change is a new record made by `apply` (tasks) or by one of the attempt functions below, which refuse a move
 that the tables do not list. Stores apply the same functions, so no engine can invent a state. Money is integer
-nano-USD (`Nanos`), instants are milliseconds since the epoch in UTC. Floor 0: standard library only.
+nano-USD (`money.Nanos`), instants are milliseconds since the epoch in UTC. Floor 0: standard library only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from enum import IntEnum, StrEnum
 from random import Random
 from types import MappingProxyType
-from typing import Any, NewType
+from typing import Any
 
 from router.outcome import Billed
 from router.provider import Handle, Kind, Usage
-
-Nanos = NewType("Nanos", int)
-NANOS_PER_USD = 1_000_000_000
-NANOS_MAX = 2**63 - 1
 
 
 class State(StrEnum):
@@ -436,7 +431,7 @@ def bill(task: Task, attempts: Sequence[Attempt]) -> Bill:
     return Bill(None if unknown else total, wasted, billing)
 
 
-# -- ids and money ----------------------------------------------------------------------------------------------------
+# -- ids ----------------------------------------------------------------------------------------------------
 
 
 def new_id(now: int, dice: Random, prefix: str = "task_") -> str:
@@ -457,28 +452,3 @@ def canonical_id(text: str) -> str | None:
         if digits != text and len(digits) == 32 and all(char in "0123456789abcdef" for char in digits):
             return f"task_{digits}"
     return None
-
-
-def nanos_of(usd: Decimal | str | int) -> Nanos:
-    """Read an amount in USD exactly; `ValueError` if it is negative, not finite, finer than a nano-USD or too large."""
-    try:
-        amount = Decimal(usd)
-    except ArithmeticError as broken:
-        raise ValueError(f"{usd!r} is not an amount in USD") from broken
-    if not amount.is_finite() or amount < 0:
-        raise ValueError(f"{usd!r} is not an amount in USD")
-    _sign, digits, exponent = amount.as_tuple()
-    while len(digits) > 1 and digits[-1] == 0:
-        digits, exponent = digits[:-1], int(exponent) + 1
-    # Judged before multiplying, because decimal arithmetic rounds to its context.
-    if digits != (0,) and (int(exponent) < -9 or amount > Decimal(NANOS_MAX).scaleb(-9)):
-        raise ValueError(f"{usd!r} is finer than a nano-USD or too large")
-    return Nanos(int(amount * NANOS_PER_USD))
-
-
-def usd_of(nanos: int | None) -> str | None:
-    """Write nano-USD as a decimal string without exponent or trailing zeros; None stays None (unknown)."""
-    if nanos is None:
-        return None
-    sign, whole, rest = "-" if nanos < 0 else "", *divmod(abs(nanos), NANOS_PER_USD)
-    return f"{sign}{whole}" if rest == 0 else f"{sign}{whole}.{rest:09d}".rstrip("0")

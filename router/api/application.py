@@ -15,8 +15,8 @@ from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
 from router.api.replies import REQUEST_ID
 from router.api.services import Services
+from router.persistence import Unavailable
 from router.task import Error, new_id
-from router.world import Unavailable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

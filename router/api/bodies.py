@@ -16,10 +16,11 @@ from aiohttp import web
 
 from router.api.errors import Refusal, invalid, not_yet
 from router.api.uploads import digests_of, take_files
-from router.flow.intake import Upload
+from router.flow.draft import Upload
 from router.geometry import parse_size
+from router.money import nanos_of
 from router.provider import Kind, Role
-from router.task import Error, Preferences, Priority, nanos_of
+from router.task import Error, Preferences, Priority
 
 IMAGE_BODY_MAX = 1 << 20
 TASK_BODY_MAX = 64 << 20

@@ -11,11 +11,11 @@ from aiohttp import web
 from router.api.auth import SERVICES, caller_of, comes_from_loopback, is_operator, require_admin
 from router.api.bodies import IMAGE_BODY_MAX, read_json, read_submission, too_large
 from router.api.errors import Refusal, invalid
-from router.api.images import priority_of
 from router.api.replies import json_reply, request_id_of
 from router.api.services import ReloadResult, Services
+from router.api.submits import priority_of
+from router.flow.draft import Draft
 from router.flow.fleet import Fleet
-from router.flow.intake import Draft
 from router.provider import Kind
 from router.task import Error, Priority
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from router.api import images, links, views
+from router.api import links, submits, views
 from router.api.auth import SERVICES, caller_of
 from router.api.bodies import (
     EXTRAS,
@@ -22,11 +22,11 @@ from router.api.bodies import (
 from router.api.dialects import native
 from router.api.errors import Refusal, invalid
 from router.api.replies import json_reply, request_id_of
-from router.flow.intake import Draft, Upload
+from router.flow.draft import Draft, Upload
 from router.flow.runtime import FILES, files_of
+from router.persistence import Cancelled, Search, TaskView, TooLate, Unavailable
 from router.provider import Kind
 from router.task import Error, Priority, State
-from router.world import Cancelled, Search, TaskView, TooLate, Unavailable
 
 ROUTE = "/v1/tasks"
 LIMIT_MAX = 100
@@ -63,24 +63,24 @@ async def create(request: web.Request) -> web.StreamResponse:
         route=ROUTE,
         digest=submission.digest,
         request_id=request_id_of(request),
-        priority=images.priority_of(submission, Priority.NORMAL),
+        priority=submits.priority_of(submission, Priority.NORMAL),
         metadata=submission.metadata,
         preferences=submission.preferences,
         idempotency_key=read_idempotency_key(request),
         start_within_s=submission.start_within_s,
         timeout_s=submission.timeout_s,
-        repeats=images.announces_repeat(request),
+        repeats=submits.announces_repeat(request),
         files=submission.files,
     )
-    accepted = await images.submit(services, draft)
+    accepted = await submits.submit(services, draft)
     if prefer.wait_s is None:
-        return await images.accepted_reply(request, accepted)
-    wait_s = images.wait_of(services, prefer)
+        return await submits.accepted_reply(request, accepted)
+    wait_s = submits.wait_of(services, prefer)
     try:
-        view = await images.wait_for_end(request, accepted.task, wait_s)
+        view = await submits.wait_for_end(request, accepted.task, wait_s)
     except Unavailable:
         view = None  # what was accepted is known all the same
-    return await images.accepted_reply(request, accepted, view, prefer_applied=f"wait={wait_s:g}")
+    return await submits.accepted_reply(request, accepted, view, prefer_applied=f"wait={wait_s:g}")
 
 
 async def read(request: web.Request) -> web.StreamResponse:
@@ -91,7 +91,7 @@ async def read(request: web.Request) -> web.StreamResponse:
         raise no_such_task()
     prefer = read_prefer(request)
     if prefer.wait_s is not None and not view.task.is_terminal:
-        view = await images.wait_for_end(request, view.task, images.wait_of(services, prefer)) or view
+        view = await submits.wait_for_end(request, view.task, submits.wait_of(services, prefer)) or view
     services.life.waiters.told(view.task)
     if view.task.is_terminal:
         services.life.intake.collected(principal.tenant, view.task.digest)
@@ -160,13 +160,13 @@ async def retry(request: web.Request) -> web.StreamResponse:
         metadata=old.metadata,
         preferences=old.preferences,
         idempotency_key=read_idempotency_key(request),
-        repeats=images.announces_repeat(request),
+        repeats=submits.announces_repeat(request),
         retry_of=old.id,
         files=tuple(
             Upload(one.role, url=one.url, copy_of=one.key, content_type=one.content_type) for one in files_of(old)
         ),
     )
-    return await images.accepted_reply(request, await images.submit(services, draft))
+    return await submits.accepted_reply(request, await submits.submit(services, draft))
 
 
 def no_such_task() -> Refusal:

@@ -14,7 +14,7 @@ from typing import Any
 import pybase64
 
 from router.api.errors import invalid
-from router.flow.intake import Upload
+from router.flow.draft import Upload
 from router.policy.media import sniff
 from router.provider import Role
 

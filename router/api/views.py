@@ -13,9 +13,10 @@ from router.api.dialects import dieyuyun, native
 from router.api.dialects.native import Sight
 from router.api.errors import Refusal, invalid, not_yet
 from router.api.services import Services
+from router.money import usd_of
+from router.persistence import TaskView
 from router.policy import route
-from router.task import Output, State, Task, bill, canonical_id, usd_of
-from router.world import TaskView
+from router.task import Output, State, Task, bill, canonical_id
 
 DIALECTS = ("native", "dieyuyun", "pixapi", "worldrouter", "openai")
 PROGRESS_CAP = 95

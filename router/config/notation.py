@@ -20,8 +20,8 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from router.config.document import NULL_WORDS, Plain
+from router.money import nanos_of
 from router.policy.rules import Rate
-from router.task import nanos_of
 
 NO_VALUE = "has no value: give it one, or comment the key out"
 LATER = "not available in this version"

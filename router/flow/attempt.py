@@ -17,6 +17,7 @@ from router.flow.fleet import Started
 from router.flow.rehost import Unfetchable, store_outputs
 from router.flow.runtime import FILES, Live, Phase, Runtime, copy_folder, files_of, shape_of
 from router.outcome import SUCCEEDED, Billed, Fail, FailureKind, fail
+from router.persistence import Stale
 from router.policy import price
 from router.policy.fit import FIELD_OF_ROLE
 from router.policy.route import Candidate
@@ -42,7 +43,6 @@ from router.provider import (
     Usage,
 )
 from router.task import Attempt, AttemptState, Output, Task, ended
-from router.world import Stale
 
 POLL_MAX_S = 15.0
 POLL_GROWTH = 1.3

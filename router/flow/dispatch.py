@@ -20,8 +20,8 @@ from router.flow import run
 from router.flow.intake import Depth
 from router.flow.queue import Entry
 from router.flow.runtime import Phase, Runtime, remove_files
+from router.persistence import TaskView, Unavailable
 from router.task import Priority, State, Task
-from router.world import TaskView, Unavailable
 
 RUNNING_MAX = 10_000
 TAKING_MAX = 256  # tasks between the queue and their place in the fleet

@@ -8,7 +8,7 @@ automatic repeat of a client) is decided here too (contract 5.4). Floor 2.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from router.events import (
@@ -21,81 +21,25 @@ from router.events import (
     TaskRetrying,
     TaskStarted,
 )
+from router.flow.draft import Accepted, Draft, Refused
 from router.flow.runtime import FILES, Runtime, remove_files, shape_of
 from router.flow.waiters import Waiters
 from router.outcome import Billed
+from router.persistence import Admitted, Cancelled, Duplicate, OverBudget, Search, TooLate
 from router.policy import budget, route, verdict
 from router.policy.errors import IDEMPOTENCY_MISMATCH
 from router.policy.pace import Bucket, DrainRate
 from router.policy.price import quote
 from router.policy.route import Plan
 from router.policy.rules import Model, Provider, RetryUnknown, Rule, Shape
-from router.provider import Kind, Role
-from router.task import Error, Preferences, Priority, State, Task, cancelled, new_id
-from router.world import Admitted, Cancelled, Duplicate, OverBudget, Search, TaskView, TooLate, VaultFull
+from router.task import Error, Priority, State, Task, cancelled, new_id
+from router.world import VaultFull
 
 ATTACH_FOR_MS = 15 * 60_000
 OWED_MAX_MS = 24 * 3_600_000  # longer than any task takes; its end shortens it
 TENANTS_TRACKED_MAX = 10_000
 OWED_MAX = 10_000
 OPERATOR_BACK_S = 30.0  # when to ask again while an operator holds every circuit open: nobody knows how long that is
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """An input file of a request: the caller's `url`, its bytes, or the key of a kept file that is to be copied."""
-
-    role: Role
-    url: str | None = None
-    content: bytes | None = field(default=None, repr=False)
-    copy_of: str | None = None
-    content_type: str = "application/octet-stream"
-    sha256: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A request as a surface has read it: fields validated, extras taken out of `input`.
-
-    `model` None: the default of the kind. `wait_s` is how long the caller would wait for the answer, None when it will
-    not. `repeats` says that the client announced an automatic repeat (`x-stainless-retry-count` > 0).
-    """
-
-    tenant: str
-    kind: Kind
-    input: Mapping[str, object]
-    surface: str
-    route: str
-    digest: str
-    request_id: str
-    model: str | None = None
-    key_id: str | None = None
-    priority: Priority = Priority.NORMAL
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    preferences: Preferences = field(default_factory=Preferences)
-    idempotency_key: str | None = None
-    start_within_s: float | None = None
-    timeout_s: float | None = None
-    wait_s: float | None = None
-    repeats: bool = False
-    retry_of: str | None = None
-    files: tuple[Upload, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The task is durable. `replayed`: it existed before this request (a used key or an attached repeat)."""
-
-    task: Task
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """No row was written. `retry_after_s` only where repeating helps."""
-
-    error: Error
-    retry_after_s: float | None = None
 
 
 class Intake:
@@ -459,6 +403,3 @@ def _same_or_mismatch(row: Task, draft: Draft) -> Accepted | Refused:
 def _failed_unpaid(task: Task) -> bool:
     """A task that failed with nothing billed does not qualify for attaching (contract 5.4)."""
     return task.state is State.FAILED and task.error is not None and task.error.billing is Billed.NO
-
-
-__all__ = ["Accepted", "Draft", "Intake", "Refused", "TaskView", "Upload", "paid_attempts", "reservation_of"]

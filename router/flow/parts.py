@@ -18,12 +18,12 @@ from typing import Any
 from router.flow.attempt import Ended
 from router.flow.runtime import Live, shape_of
 from router.outcome import SUCCEEDED
+from router.persistence import TaskView
 from router.policy import parts
 from router.policy.parts import Piece
 from router.policy.route import Try
 from router.provider import Usage
 from router.task import Attempt, AttemptState, Error, Output, Task
-from router.world import TaskView
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from router.events import BreakerMoved, Event, LifeReplaced, TaskAdmitted, TaskE
 from router.flow.intake import Depth
 from router.flow.runtime import Runtime
 from router.flow.waiters import Waiters
+from router.persistence import ENDED_MAX, TaskView, Unavailable
 from router.task import Task
-from router.world import ENDED_MAX, TaskView, Unavailable
 
 LEASE_S = 10.0
 HOLD_S = LEASE_S - 1.0  # clocks need not agree about how long a second is

@@ -26,6 +26,7 @@ from router.flow.attempt import Ended, LeftToNextLife, NothingSent, Trial
 from router.flow.fleet import NoRoom, Started
 from router.flow.parts import Heard, Left, Story, Unsent
 from router.flow.runtime import Runtime, shape_of
+from router.persistence import OverBudget, Stale, TaskView, Unavailable
 from router.policy import budget, route, verdict
 from router.policy.parts import Piece
 from router.policy.route import Candidate, Plan, Try
@@ -46,7 +47,6 @@ from router.task import (
     started,
     went_on,
 )
-from router.world import OverBudget, Stale, TaskView, Unavailable
 
 STORE_AWAY_DELAY_S = 1.0
 OPERATOR_ASKED_AGAIN_S = 60.0

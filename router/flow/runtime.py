@@ -18,10 +18,11 @@ from typing import TypeVar
 from router.events import Bus
 from router.flow.fleet import Fleet
 from router.flow.queue import Entry, Queue
+from router.persistence import Owner, Unavailable
 from router.policy.rules import Ruleset, Shape
 from router.provider import Role, Source
 from router.task import Task
-from router.world import Owner, Unavailable, World
+from router.world import World
 
 T = TypeVar("T")
 

@@ -22,9 +22,9 @@ from fnmatch import fnmatchcase
 from typing import assert_never
 
 from router.outcome import Billed
+from router.persistence import Balance, Demand, LedgerEntry, OverBudget
 from router.policy.rules import Budget, Scope, Shape, Window
 from router.task import Attempt, AttemptState, Task
-from router.world import Balance, Demand, LedgerEntry, OverBudget
 
 Pair = tuple[str, str]  # (budget, window)
 

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from router.money import usd_of
 from router.policy.price import AUTO
 from router.policy.rules import Provider, Shape, Target
 from router.provider import Role
-from router.task import Preferences, usd_of
+from router.task import Preferences
 
 # A target that does not take one of these cannot do what was asked; any other field may be dropped (contract 5.4).
 ESSENTIAL_FIELDS = frozenset({"seconds"})

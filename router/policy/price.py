@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from router.geometry import parse_size
+from router.money import NANOS_MAX
 from router.outcome import Billed
 from router.policy.rules import Price, Shape, Tokens
 from router.provider import Usage
-from router.task import NANOS_MAX
 
 AUTO = "auto"
 DEFAULT = "default"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Protocol
 
+from router.money import usd_of
 from router.outcome import Billed, FailureKind
 from router.policy.fit import Exclusion, Reason, exclude, find_misfit, is_named, untaken_by, wishes_of
 from router.policy.match import attempt_timeout_s, match_rule
@@ -22,7 +23,7 @@ from router.policy.price import quote_in_parts
 from router.policy.retry import permits_other, permits_same
 from router.policy.rules import Model, OnFailure, Provider, Retry, Rule, Ruleset, Shape, Strategy, Target, When
 from router.provider import Abilities, Kind
-from router.task import Preferences, usd_of
+from router.task import Preferences
 
 __all__ = [
     "RESTING",

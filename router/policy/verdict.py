@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from router.money import usd_of
 from router.outcome import Billed, Ejects, Fail, FailureKind
 from router.policy.fit import Exclusion, Reason
 from router.policy.route import RESTING, Candidate, Plan, Try, UnknownModel
 from router.policy.rules import Retry
-from router.task import Error, usd_of
+from router.task import Error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""The engines behind `world.Store`: `memory` is the readable reference, `sqlite` the embedded database. Floor 3."""
+"""Engines of `persistence.Store`: `memory` is the readable reference, `sqlite` the embedded database. Floor 3."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from router.persistence import Balance, Demand, LedgerEntry
 from router.policy.budget import Balances, Hold, Pair, Posting
-from router.world import Balance, Demand, LedgerEntry
 
 
 class Books:

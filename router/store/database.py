@@ -20,10 +20,10 @@ from time import perf_counter
 from typing import TypeVar
 from urllib.parse import quote
 
+from router.persistence import Unavailable
 from router.store.lane import Job
 from router.store.migration import CannotOpen, SchemaRefused, migrate
 from router.store.steps import Steps, Undone
-from router.world import Unavailable
 
 A = TypeVar("A")
 

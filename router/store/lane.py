@@ -16,8 +16,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from router.persistence import Unavailable
 from router.store.steps import Steps
-from router.world import Unavailable
 
 A = TypeVar("A")
 

@@ -1,7 +1,7 @@
 """The store as plain dicts: the reference model that says what every verb means, with which every engine is compared.
 
-It keeps the contract of `world.Store` and nothing else: no durability, no threads, no speed. A verb never waits and so
-is one step of the event loop and thereby one transaction; whatever can refuse is asked before anything is written.
+It keeps the contract of `persistence.Store` and nothing else, no durability, threads or speed. A verb never waits and
+so is one step of the event loop and thereby one transaction; whatever can refuse is asked before anything is written.
 Money goes through `policy.budget` and `books`, moves through `task.apply`. Knows no SQL. Floor 3.
 """
 
@@ -13,12 +13,7 @@ from copy import deepcopy
 from dataclasses import replace
 
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
-from router.policy import budget
-from router.provider import Handle
-from router.store.books import Books
-from router.store.shares import Shares
-from router.task import Attempt, AttemptState, Move, State, Task, accepted, apply, swept
-from router.world import (
+from router.persistence import (
     ENDED_MAX,
     Admitted,
     Backlog,
@@ -36,6 +31,11 @@ from router.world import (
     TooLate,
     Unavailable,
 )
+from router.policy import budget
+from router.provider import Handle
+from router.store.books import Books
+from router.store.shares import Shares
+from router.task import Attempt, AttemptState, Move, State, Task, accepted, apply, swept
 
 ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})

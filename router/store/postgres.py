@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from router.persistence import Unavailable
 from router.store import line, mark, transaction
 from router.store.lane import BatchLane, Job, on_loop
 from router.store.line import Line
@@ -33,7 +34,6 @@ from router.store.migration import (
 from router.store.relational import Lanes, RelationalStore
 from router.store.steps import Steps
 from router.store.verbs import Verbs
-from router.world import Unavailable
 
 A = TypeVar("A")
 

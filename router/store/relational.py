@@ -1,4 +1,4 @@
-"""The verbs of `world.Store` over an engine: which lane each takes. What they mean stands in `verbs`.
+"""The verbs of `persistence.Store` over an engine: which lane each takes. What they mean stands in `verbs`.
 
 A writing verb returns after the commit that made it durable; verbs called together share that commit. Reads never wait
 for writes: short ones and long ones have a lane each. What keeps the fleet together (signs of life, leases, retention)
@@ -13,11 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
-from router.provider import Handle
-from router.store.lane import Lane
-from router.store.verbs import Verbs
-from router.task import Attempt, Move, Task
-from router.world import (
+from router.persistence import (
     Admitted,
     Backlog,
     Balance,
@@ -33,6 +29,10 @@ from router.world import (
     TaskView,
     TooLate,
 )
+from router.provider import Handle
+from router.store.lane import Lane
+from router.store.verbs import Verbs
+from router.task import Attempt, Move, Task
 
 
 @dataclass(frozen=True, slots=True)

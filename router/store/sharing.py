@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, CircuitWord, Grant, Want
+from router.persistence import ENDED_MAX, Owner
 from router.policy.share import Fill, Leased, lease_places, take_tokens
 from router.store import sql
 from router.store.rows import task_of_row
 from router.store.steps import Steps
 from router.task import Task
-from router.world import ENDED_MAX, Owner
 
 
 class Sharing:

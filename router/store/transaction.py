@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from router.persistence import Demand, Unavailable
 from router.store import sql
 from router.store.lane import Job
 from router.store.line import TROUBLE, is_trouble
@@ -32,7 +33,6 @@ from router.store.rows import Row
 from router.store.steps import Query, Steps, Undone
 from router.store.till import Pair, Till
 from router.task import Attempt, Task
-from router.world import Demand, Unavailable
 
 A = TypeVar("A")
 Asking = tuple[Job, Steps[Any], Query]  # a verb and what it asks for

@@ -1,4 +1,4 @@
-"""What each verb of `world.Store` does in a database, as steps that any SQL engine can take.
+"""What each verb of `persistence.Store` does in a database, as steps that any SQL engine can take.
 
 A verb is a generator: it yields a statement with its values, is sent the rows, and returns its answer. The engine that
 drives it owns connection and transaction, so that the same text serves a thread of SQLite and a line to another engine.
@@ -13,6 +13,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from router.money import NANOS_MAX
+from router.persistence import (
+    Admitted,
+    Backlog,
+    Balance,
+    Cancelled,
+    Demand,
+    Duplicate,
+    LedgerEntry,
+    Opened,
+    OverBudget,
+    Owner,
+    Search,
+    Stale,
+    TaskView,
+    TooLate,
+)
 from router.policy import budget
 from router.policy.budget import Balances, Hold, Posting
 from router.provider import Handle
@@ -31,34 +48,7 @@ from router.store.rows import (
 )
 from router.store.sharing import Sharing
 from router.store.steps import Steps, Undone
-from router.task import (
-    NANOS_MAX,
-    Attempt,
-    AttemptState,
-    IllegalMove,
-    Move,
-    State,
-    Task,
-    accepted,
-    apply,
-    swept,
-)
-from router.world import (
-    Admitted,
-    Backlog,
-    Balance,
-    Cancelled,
-    Demand,
-    Duplicate,
-    LedgerEntry,
-    Opened,
-    OverBudget,
-    Owner,
-    Search,
-    Stale,
-    TaskView,
-    TooLate,
-)
+from router.task import Attempt, AttemptState, IllegalMove, Move, State, Task, accepted, apply, swept
 
 ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)

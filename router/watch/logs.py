@@ -47,8 +47,9 @@ from router.events import (
     TaskStarted,
     TaskSwept,
 )
+from router.money import usd_of
 from router.outcome import SUCCEEDED
-from router.task import Attempt, State, Task, usd_of
+from router.task import Attempt, State, Task
 
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 QUEUE_MAX = 10_000

@@ -42,9 +42,10 @@ from router.events import (
     TaskStarted,
     TaskSwept,
 )
+from router.money import NANOS_PER_USD
 from router.outcome import SUCCEEDED, Billed
 from router.policy.rules import Model, Ruleset, Target
-from router.task import NANOS_PER_USD, TERMINAL, Priority, State
+from router.task import TERMINAL, Priority, State
 
 OTHER = "other"
 APPLIED, REJECTED = "applied", "rejected"

@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import replace
 
+from router.persistence import Unavailable
 from router.policy.rules import Defaults
 from router.store.memory import MemoryStore
-from router.world import Unavailable
 from tests.api.house import open_house, ruleset
 from tests.waiting import poll_until
 

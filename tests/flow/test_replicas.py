@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 from router.events import Bus, TaskEnded, TasksTaken
 from router.flow import life
-from router.flow.intake import Draft
+from router.flow.draft import Draft
 from router.flow.replicas import BEAT_EVERY_S, LEASE_S, LEFT_TO_THE_BUSY
+from router.persistence import Unavailable
 from router.policy.rules import RetryUnknown
 from router.provider import Kind
 from router.store.memory import MemoryStore
 from router.task import Priority, State
-from router.world import Unavailable, seeded_dice
+from router.world import seeded_dice
 from tests.sim.fleet import FakeProvider, Habits
 from tests.sim.loop import VirtualLoop, live_through
 from tests.sim.pair import Gate, gated

@@ -7,11 +7,11 @@ import pytest
 
 from router.events import Bus, TaskEnded
 from router.flow import life
-from router.flow.intake import Accepted, Draft
+from router.flow.draft import Accepted, Draft
+from router.persistence import Search
 from router.provider import Kind
 from router.store.memory import MemoryStore
 from router.task import State
-from router.world import Search
 from tests.sim.fleet import FakeProvider, Habits
 from tests.sim.loop import VirtualLoop, live_through
 from tests.sim.traffic import ruleset

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.outcome import Billed
+from router.persistence import Balance, Demand, OverBudget
 from router.policy.budget import (
     Hold,
     Posting,
@@ -25,7 +26,6 @@ from router.policy.budget import (
 from router.policy.rules import Budget, Scope, Shape, Window
 from router.provider import Kind
 from router.task import Attempt, Priority, Task, ended
-from router.world import Balance, Demand, OverBudget
 
 NOON = 1_795_176_000_000  # 2026-11-20T12:00:00Z
 SHAPE = Shape(kind=Kind.IMAGE_GENERATION, model="gpt-image-2", tenant="acme")

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from router.money import NANOS_MAX, nanos_of
 from router.outcome import Billed
 from router.policy.price import Settled, quote, settle
 from router.policy.rules import Price, Shape, Tokens
 from router.provider import Kind, Usage
-from router.task import NANOS_MAX, nanos_of
 
 USD = 1_000_000_000
 

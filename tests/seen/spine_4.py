@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from providers import simulated
-from router.flow.intake import Accepted, Draft
+from router.flow.draft import Accepted, Draft
 from router.provider import Kind
 from tests.daemons import running_daemon
 from tests.seen.stage import Findings, Stage, all_ended, read_task, staged

@@ -19,9 +19,9 @@ from router.events import (
     TaskEnded,
 )
 from router.outcome import SUCCEEDED, Billed, FailureKind
+from router.persistence import Store, TaskView
 from router.policy.rules import RetryUnknown, Ruleset
 from router.task import Attempt, AttemptState, State
-from router.world import Store, TaskView
 from tests.sim.fleet import FakeProvider, images_of, task_of
 from tests.sim.loop import run_now
 

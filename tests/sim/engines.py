@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from router.persistence import Store
 from router.store.memory import MemoryStore
 from router.store.sqlite import Executor, SqliteStore, open_store
-from router.world import Store
 from tests.sim.loop import run_now
 from tests.sim.simulation import Engine
 

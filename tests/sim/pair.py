@@ -18,13 +18,14 @@ from typing import Any
 
 from router.events import AttemptEnded, AttemptOpened, BreakerMoved, Bus, ConfigApplied, Event, Recovered, TasksTaken
 from router.flow import life
-from router.flow.intake import Accepted, Draft
+from router.flow.draft import Accepted, Draft
 from router.flow.life import Life
 from router.flow.replicas import LEASE_S
+from router.persistence import Cancelled, Unavailable
 from router.provider import Broken, Kind, Reply, Request
 from router.store.memory import MemoryStore
 from router.task import Attempt, Priority, Task
-from router.world import Cancelled, Unavailable, World, seeded_dice
+from router.world import World, seeded_dice
 from tests.sim.checks import Judge
 from tests.sim.fleet import FakeProvider
 from tests.sim.loop import Deadlock, VirtualLoop, live_through

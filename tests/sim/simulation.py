@@ -28,14 +28,15 @@ from router.events import (
     TaskSwept,
 )
 from router.flow import life
+from router.flow.draft import Accepted, Draft
 from router.flow.fleet import Fleet
-from router.flow.intake import Accepted, Draft
 from router.flow.life import Life
 from router.outcome import FailureKind
+from router.persistence import Cancelled, Store, TooLate, Unavailable
 from router.policy.rules import RetryUnknown
 from router.provider import Kind
 from router.task import MOVES, State
-from router.world import Cancelled, Store, TooLate, Unavailable, seeded_dice
+from router.world import seeded_dice
 from tests.sim.checks import Judge
 from tests.sim.fleet import FakeProvider
 from tests.sim.loop import Deadlock, VirtualLoop, live_through, run_now

@@ -10,10 +10,10 @@ import pytest
 
 from router.flow.fleet import Fleet
 from router.outcome import Billed, FailureKind
+from router.persistence import Cancelled, Opened
 from router.policy.budget import Posting
 from router.store.memory import MemoryStore
 from router.task import State, accepted, apply, retried
-from router.world import Cancelled, Opened
 from tests.sim.engines import memory
 from tests.sim.simulation import simulate
 

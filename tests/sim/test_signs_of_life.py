@@ -5,12 +5,13 @@ from itertools import pairwise
 
 from router.events import Bus, LifeReplaced
 from router.flow import life
-from router.flow.intake import Accepted, Draft
+from router.flow.draft import Accepted, Draft
 from router.flow.replicas import BEAT_ALONE_EVERY_S as BEAT_EVERY_S
+from router.persistence import Unavailable
 from router.provider import Kind
 from router.store.memory import MemoryStore
 from router.task import State
-from router.world import Unavailable, seeded_dice
+from router.world import seeded_dice
 from tests.sim.fleet import FakeProvider
 from tests.sim.loop import VirtualLoop, live_through
 from tests.sim.traffic import draw

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NoReturn, TypeVar
 
+from router.persistence import Store, Unavailable
 from router.provider import Adapter, Broken, Reply, Request
-from router.world import FetchFailed, Store, Unavailable, World, seeded_dice
+from router.world import FetchFailed, World, seeded_dice
 from tests.sim.fleet import PNG, FakeAdapter, FakeProvider
 
 T = TypeVar("T")

@@ -1,1 +1,1 @@
-"""Every engine behind `world.Store`: one contract for all, a search for differences, and what only SQLite promises."""
+"""Engines of `persistence.Store`: one contract for all, a search for differences, and what only SQLite promises."""

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from router.persistence import Store
 from router.store import postgres, sqlite
 from router.store.memory import MemoryStore
 from router.store.verbs import Verbs
-from router.world import Store
 from tests.postgres import Server, shared_server
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from router.outcome import Billed
+from router.persistence import Admitted, Demand, Opened, Owner
 from router.provider import Handle, Kind, Usage
 from router.task import (
     Attempt,
@@ -20,7 +21,6 @@ from router.task import (
     retried,
     started,
 )
-from router.world import Admitted, Demand, Opened, Owner
 
 NOW = 1_795_176_000_000  # 2026-11-20T12:00:00Z
 LATER = NOW + 1_000

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from router.outcome import Billed
+from router.persistence import Admitted, Cancelled, Duplicate, Opened, OverBudget, Search, Stale, TaskView, TooLate
 from router.provider import Handle, Usage
 from router.task import AttemptState, IllegalMove, State, joined, went_on
-from router.world import Admitted, Cancelled, Duplicate, Opened, OverBudget, Search, Stale, TaskView, TooLate
 from tests.store.stage import (
     CENT,
     HANDLE,

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from router.outcome import Billed
+from router.persistence import Admitted, Balance, OverBudget, Stale
 from router.task import joined, went_on
-from router.world import Admitted, Balance, OverBudget, Stale
 from tests.store.stage import (
     CENT,
     DAY,

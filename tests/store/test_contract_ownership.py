@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from router.outcome import Billed
+from router.persistence import Owner, Stale
 from router.task import AttemptState, Priority
-from router.world import Owner, Stale
 from tests.store.stage import (
     HANDLE,
     LATER,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from router.outcome import Billed
+from router.persistence import Backlog, Owner, Search, Unavailable
 from router.task import Preferences, Priority, State
-from router.world import Backlog, Owner, Search, Unavailable
 from tests.store.stage import (
     HANDLE,
     KEEP_UNTIL,

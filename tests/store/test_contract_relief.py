@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from router.outcome import Billed
+from router.persistence import Cancelled, Owner, Stale, TaskView
 from router.task import Priority
-from router.world import Cancelled, Owner, Stale, TaskView
 from tests.store.stage import (
     LATER,
     NOW,

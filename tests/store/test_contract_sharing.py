@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from router.leases import CircuitNews, CircuitSeen, CircuitWord, Grant, Want
-from router.world import ENDED_MAX, Owner
+from router.persistence import ENDED_MAX, Owner
 from tests.store.stage import (
     LATER,
     NOW,

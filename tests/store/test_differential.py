@@ -17,6 +17,19 @@ import pytest
 
 from router.leases import CircuitNews, CircuitWord, Want
 from router.outcome import Billed
+from router.persistence import (
+    ENDED_MAX,
+    Admitted,
+    Cancelled,
+    Demand,
+    Duplicate,
+    Opened,
+    OverBudget,
+    Owner,
+    Search,
+    Stale,
+    TooLate,
+)
 from router.provider import Handle, Usage
 from router.store.memory import MemoryStore
 from router.store.sqlite import Executor, open_store
@@ -33,19 +46,6 @@ from router.task import (
     new_id,
     swept,
     went_on,
-)
-from router.world import (
-    ENDED_MAX,
-    Admitted,
-    Cancelled,
-    Demand,
-    Duplicate,
-    Opened,
-    OverBudget,
-    Owner,
-    Search,
-    Stale,
-    TooLate,
 )
 from tests.store import stage
 from tests.store.engines import open_postgres

@@ -11,11 +11,11 @@ import pytest
 
 from router.leases import CircuitNews, CircuitWord, Want
 from router.outcome import Billed
+from router.persistence import Balance, Cancelled, Stale, TooLate
 from router.store import sql
 from router.store.postgres import migrate, open_store
 from router.store.verbs import Verbs
 from router.task import State, Task
-from router.world import Balance, Cancelled, Stale, TooLate
 from tests.postgres import shared_server
 from tests.store.engines import open_stores
 from tests.store.stage import (

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from router.outcome import Billed
+from router.persistence import Admitted, Balance, Duplicate, OverBudget
 from router.store import transaction
 from router.store.lane import Job
 from router.store.mark import Mark
 from router.store.verbs import Verbs
-from router.world import Admitted, Balance, Duplicate, OverBudget
 from tests.store.engines import open_stores
 from tests.store.stage import (
     CENT,

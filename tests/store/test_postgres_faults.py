@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from router.leases import Want
+from router.persistence import Admitted, Cancelled, Duplicate, Opened, Owner, Search, Unavailable
 from router.store import postgres
 from router.store.verbs import Verbs
 from router.task import AttemptState, State
-from router.world import Admitted, Cancelled, Duplicate, Opened, Owner, Search, Unavailable
 from tests.postgres import PASSWORD, running_server
 from tests.store.stage import (
     HANDLE,

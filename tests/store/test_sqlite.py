@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from router.persistence import Admitted, OverBudget, Search, Unavailable
 from router.store import sql
 from router.store.database import CannotOpen, Database, drive
 from router.store.lane import WAITING_MAX, Job
 from router.store.sqlite import Executor, open_store
 from router.store.verbs import Verbs
-from router.world import Admitted, OverBudget, Search, Unavailable
 from tests.store.stage import CENT, HANDLE, LATER, NOW, Cast, a_task, demand, picture_of
 from tests.waiting import poll_until_sync
 

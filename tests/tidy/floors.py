@@ -12,7 +12,7 @@ from tests.tidy.sources import ROOT, Finding, Rule, Source, lies_below
 # Place -> floor. The longest matching place counts, so that a file and a folder of the same name are the same place.
 FLOORS = {
     **dict.fromkeys(("router.task", "router.outcome", "router.events", "router.provider", "router.world"), 0),
-    **dict.fromkeys(("router.leases", "router.geometry"), 0),
+    **dict.fromkeys(("router.leases", "router.geometry", "router.money", "router.persistence"), 0),
     **dict.fromkeys(("router.config", "router.policy"), 1),
     "router.flow": 2,
     **dict.fromkeys(("router.api", "router.watch", "router.store", "router.vault"), 3),
@@ -23,7 +23,14 @@ FLOORS = {
 # The version alone, which anybody may read.
 BELOW_ALL = "router"
 
-ADAPTER_MAY_IMPORT = ("router.provider", "router.outcome", "router.task", "router.geometry", "providers.formats")
+ADAPTER_MAY_IMPORT = (
+    "router.provider",
+    "router.outcome",
+    "router.task",
+    "router.geometry",
+    "router.money",
+    "providers.formats",
+)
 # Named by the composition root only.
 PARTS_OF_THE_DAEMON = ("router.store", "router.vault", "router.wire", "router.fetch")
 MAY_OPEN_SESSIONS = ("router.wire", "router.fetch", "router.cli", "providers.simulated", "tests")

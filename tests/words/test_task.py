@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.money import NANOS_MAX, nanos_of, usd_of
 from router.outcome import Billed
 from router.provider import Handle, Kind, Usage
 from router.task import (
     MOVES,
-    NANOS_MAX,
     TERMINAL,
     Attempt,
     AttemptState,
@@ -37,12 +37,10 @@ from router.task import (
     failed,
     interrupted,
     joined,
-    nanos_of,
     new_id,
     retried,
     started,
     swept,
-    usd_of,
     went_on,
 )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from router.api.dialects.native import Sight, progress_of, time_of
+from router.persistence import TaskView
 from router.task import State, Task
-from router.world import TaskView
 
 STATUS = {
     State.PENDING: "queued",

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from router.money import usd_of
+from router.persistence import TaskView
 from router.policy.errors import openai_type
 from router.policy.parts import count_repeats
 from router.provider import Usage
-from router.task import Attempt, AttemptState, Error, Output, State, bill, usd_of
-from router.world import TaskView
+from router.task import Attempt, AttemptState, Error, Output, State, bill
 
 
 @dataclass(frozen=True, slots=True)

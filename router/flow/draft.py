@@ -1,0 +1,66 @@
+"""What a surface hands to the intake, and what it is answered: a request as read, taken or refused. Floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from router.provider import Kind, Role
+from router.task import Error, Preferences, Priority, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An input file of a request: the caller's `url`, its bytes, or the key of a kept file that is to be copied."""
+
+    role: Role
+    url: str | None = None
+    content: bytes | None = field(default=None, repr=False)
+    copy_of: str | None = None
+    content_type: str = "application/octet-stream"
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request as a surface has read it: fields validated, extras taken out of `input`.
+
+    `model` None: the default of the kind. `wait_s` is how long the caller would wait for the answer, None when it will
+    not. `repeats` says that the client announced an automatic repeat (`x-stainless-retry-count` > 0).
+    """
+
+    tenant: str
+    kind: Kind
+    input: Mapping[str, object]
+    surface: str
+    route: str
+    digest: str
+    request_id: str
+    model: str | None = None
+    key_id: str | None = None
+    priority: Priority = Priority.NORMAL
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    preferences: Preferences = field(default_factory=Preferences)
+    idempotency_key: str | None = None
+    start_within_s: float | None = None
+    timeout_s: float | None = None
+    wait_s: float | None = None
+    repeats: bool = False
+    retry_of: str | None = None
+    files: tuple[Upload, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The task is durable. `replayed`: it existed before this request (a used key or an attached repeat)."""
+
+    task: Task
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No row was written. `retry_after_s` only where repeating helps."""
+
+    error: Error
+    retry_after_s: float | None = None
