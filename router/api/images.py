@@ -24,7 +24,7 @@ ROUTE = "/v1/images/generations"
 
 async def generate(request: web.Request) -> web.StreamResponse:
     """Take an image generation of the OpenAI surface."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     prefer = read_prefer(request)
     body = await read_json(request, IMAGE_BODY_MAX)
     submission = read_submission(body, Kind.IMAGE_GENERATION, ROUTE, body)
