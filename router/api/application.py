@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import callbacks, errors, files, images, models, operations, tasks
+from router.api import callbacks, errors, files, images, models, operations, tasks, usage
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
@@ -47,6 +47,7 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
         add.add_get("/v1/models", models.listing, allow_head=False)
         add.add_get("/v1/models/{id:.+}", models.read, allow_head=False)
         add.add_post("/v1/route/explain", operations.explain)
+        add.add_get("/v1/usage", usage.read, allow_head=False)
     if admin:
         add.add_get("/metrics", operations.metrics)
         add.add_get("/admin/v1/config", operations.config_current)

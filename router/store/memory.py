@@ -35,7 +35,9 @@ from router.policy import budget
 from router.provider import Handle
 from router.store.books import Books
 from router.store.shares import Shares
+from router.store.usage import sum_spending
 from router.task import Attempt, AttemptState, Move, State, Task, accepted, apply, swept
+from router.usage import Spending
 
 ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})
@@ -297,6 +299,12 @@ class MemoryStore:
         """Read the lines of one task."""
         self._read()
         return self.books.ledger(task_id)
+
+    async def spending(self, tenant: str, since: int, until: int) -> tuple[Spending, ...]:
+        """Sum what was spent."""
+        self._read()
+        pairs = ((task, one) for task in self._of_tenant(tenant) for one in self._view(task).attempts)
+        return sum_spending(pairs, since, until)
 
     # -- housekeeping -------------------------------------------------------------------------------------------------
 

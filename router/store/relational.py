@@ -33,6 +33,7 @@ from router.provider import Handle
 from router.store.lane import Lane
 from router.store.verbs import Verbs
 from router.task import Attempt, Move, Task
+from router.usage import Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,10 @@ class RelationalStore:
     async def ledger(self, task_id: str) -> tuple[LedgerEntry, ...]:
         """Read the ledger of one task."""
         return await self._reader.ask(self._verbs.ledger, task_id)
+
+    async def spending(self, tenant: str, since: int, until: int) -> tuple[Spending, ...]:
+        """Sum what was spent."""
+        return await self._lister.ask(self._verbs.spending, tenant, since, until)
 
     # -- housekeeping -------------------------------------------------------------------------------------------------
 

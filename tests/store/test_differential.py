@@ -60,7 +60,7 @@ PROVIDERS = ("fal", "openai")
 CIRCUITS = [(provider, provider, model) for provider in PROVIDERS for model in ("veo-3", "gpt-image-2")]
 PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"), ("provider:openai", "month")]
 
-READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended"}
+READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended", "spending"}
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
     *("admit Admitted", "admit Duplicate", "admit OverBudget"),
@@ -312,6 +312,9 @@ class Script:
 
     def ledger(self):
         return (self._id(),)
+
+    def spending(self):
+        return self.dice.choice(TENANTS), self.now - self.dice.randrange(2000), self.now
 
     def keep(self):
         return f"name-{self.dice.randrange(3)}", f"value-{self.dice.randrange(100)}"
