@@ -53,13 +53,13 @@ async def wait_and_answer(
     try:
         view = await wait_for_end(request, task, wait_s)
     except Unavailable:
-        services.life.intake.owe(task)
+        await services.life.intake.uncollected.add(task, services.now())
         message = "The store cannot be reached; the task was accepted and goes on. Repeat to collect it."
         raise _postponed(task, "unavailable", message, Billed.UNKNOWN) from None
     if view is None:
         raise Refusal(Error("not_found", "The task is gone.", "not_found"))
     if view.task.is_terminal:
-        services.life.intake.collected(task.tenant, task.digest)
+        await services.life.intake.uncollected.collect(task.tenant, task.digest)
         return await ending_of(request, view, replayed=accepted.replayed and was_over)
     if is_gone(request):
         services.life.waiters.hung_up(view.task)
@@ -70,7 +70,7 @@ async def wait_and_answer(
         raise _postponed(task, "unavailable", "The service is shutting down; the task goes on.", billing)
     if prefer.wait_s is not None:
         return await accepted_reply(request, accepted, view, prefer_applied=f"wait={wait_s:g}")
-    services.life.intake.owe(view.task)
+    await services.life.intake.uncollected.add(view.task, services.now())
     message = "The task is not finished within the time this service holds a request; it goes on. Repeat to collect it."
     raise _postponed(task, "deadline_exceeded", message, billing)
 

@@ -94,7 +94,7 @@ async def read(request: web.Request) -> web.StreamResponse:
         view = await submits.wait_for_end(request, view.task, submits.wait_of(services, prefer)) or view
     services.life.waiters.told(view.task)
     if view.task.is_terminal:
-        services.life.intake.collected(principal.tenant, view.task.digest)
+        await services.life.intake.uncollected.collect(principal.tenant, view.task.digest)
     return json_reply(200, views.render(request, view), {"X-Task-Id": view.task.id})
 
 

@@ -179,13 +179,19 @@ def ruleset(**changes: Any) -> Ruleset:
 
 @asynccontextmanager
 async def open_house(
-    rules: Ruleset | None = None, *, auth: bool = False, store: MemoryStore | None = None, desk: Desk | None = None
+    rules: Ruleset | None = None,
+    *,
+    auth: bool = False,
+    store: MemoryStore | None = None,
+    desk: Desk | None = None,
+    vault: DictVault | None = None,
+    replica: str = "test",
 ) -> AsyncIterator[House]:
     """Run the flow and its HTTP edge on a free port."""
-    desk, vault, kept = desk or Desk(), DictVault(), store or MemoryStore()
+    desk, vault, kept = desk or Desk(), vault or DictVault(), store or MemoryStore()
     world = World(
         clock=WallClock(),
-        dice=seeded_dice(7),
+        dice=seeded_dice(sum(replica.encode())),
         call=_no_wire,
         listen=_no_wire,
         fetch=_NoFetch(),
@@ -194,7 +200,7 @@ async def open_house(
         offload=_inline,
         adapter=lambda _slug: desk,
     )
-    running = await life.begin(world, Bus(), rules or ruleset(), replica="test")
+    running = await life.begin(world, Bus(), rules or ruleset(), replica=replica)
     services = Services(
         life=running,
         world=world,
