@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import callbacks, errors, files, images, models, operations, tasks
+from router.api import callbacks, errors, files, images, models, multipart, operations, tasks
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
@@ -36,7 +36,9 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
     add.add_get("/healthz", operations.healthz)
     add.add_get("/readyz", operations.readyz)
     if public:
-        add.add_post("/v1/images/generations", images.generate)
+        add.add_post(images.GENERATIONS, images.generate)
+        add.add_post(images.EDITS, images.edit)
+        add.add_post(images.VARIATIONS, images.vary)
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)
@@ -66,7 +68,10 @@ async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     request_id = request[REQUEST_ID] = new_id(services.now(), services.world.dice("requests"), "req_")
-    response = await _answer(request, handler, request_id)
+    try:
+        response = await _answer(request, handler, request_id)
+    finally:
+        await multipart.discard(request)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
     services.on_http(route_of(request), request.method, response.status, loop.time() - began_s)

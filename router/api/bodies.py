@@ -154,11 +154,17 @@ def read_idempotency_key(request: web.Request) -> str | None:
 
 
 def read_submission(
-    body: Mapping[str, Any], kind: Kind, route: str, fields: Mapping[str, Any], prefix: str = ""
+    body: Mapping[str, Any],
+    kind: Kind,
+    route: str,
+    fields: Mapping[str, Any],
+    prefix: str = "",
+    *,
+    files: tuple[Upload, ...] = (),
 ) -> Submission:
     """Read a submit. `body` holds the extras, `fields` the provider's (one mapping on the OpenAI surface).
 
-    `prefix` goes before the name of a file's field in an error.
+    `prefix` goes before the name of a file's field in an error; `files` are those that came as parts of a form.
     """
     said = {name: value for name, value in body.items() if value is not None}
     if said.get("stream") not in (None, False):
@@ -173,11 +179,10 @@ def read_submission(
     if model is not None and (not isinstance(model, str) or not 1 <= len(model) <= 200):
         invalid("model", "model must be a string of 1 to 200 characters.")
     taken = {name: value for name, value in fields.items() if value is not None and name not in EXTRAS}
-    files: tuple[Upload, ...] = ()
     if kind.family == "chat":
         _check_chat(taken)
     else:
-        taken, files = take_files(taken, prefix)
+        taken, files = take_files(taken, prefix, files)
         _check_media(taken, kind, files)
     return Submission(
         input=taken,

@@ -53,7 +53,7 @@ from router.provider import (
     Usage,
 )
 from router.store.memory import MemoryStore
-from router.world import WallClock, World, seeded_dice
+from router.world import LISTED, WallClock, World, seeded_dice
 
 ADMIN_KEY = "pm_" + "a" * 8 + "_" + "b" * 52
 PEPPER = b"pepper-of-the-tests"
@@ -134,6 +134,9 @@ class DictVault:
 
     async def delete(self, key: str) -> None:
         self.objects.pop(key, None)
+
+    async def listed(self) -> tuple[str, ...]:
+        return tuple(sorted(key for key in self.objects if key.startswith(LISTED)))
 
 
 @dataclass(slots=True)
