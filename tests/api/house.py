@@ -182,7 +182,12 @@ def ruleset(**changes: Any) -> Ruleset:
 
 @asynccontextmanager
 async def open_house(
-    rules: Ruleset | None = None, *, auth: bool = False, store: MemoryStore | None = None, desk: Desk | None = None
+    rules: Ruleset | None = None,
+    *,
+    auth: bool = False,
+    store: MemoryStore | None = None,
+    desk: Desk | None = None,
+    **more: Any,
 ) -> AsyncIterator[House]:
     """Run the flow and its HTTP edge on a free port."""
     desk, vault, kept = desk or Desk(), DictVault(), store or MemoryStore()
@@ -213,7 +218,7 @@ async def open_house(
         ready_checks=_ready,
         on_http=lambda _route, _method, _code, _seconds: None,
     )
-    async with TestClient(TestServer(build(services))) as client:
+    async with TestClient(TestServer(build(services, **more))) as client:
         yield House(client, desk, running, kept, vault, services)
         desk.open.set()
         await running.end(5.0)
