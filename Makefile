@@ -53,8 +53,8 @@ test-rest: $(TESTS)
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(EDGES) $(STORES))
 
 test-sdk: $(RUNS) $(foreach one,openai-1 openai-2 google-2 current,$(call SDK_READY,$(one))) ## the simulators against the official SDKs
-	$(call SDK_PYTEST,openai-1) tests/sdk/test_openai*.py $(ARGS)
-	$(call SDK_PYTEST,openai-2) tests/sdk/test_openai*.py $(ARGS)
+	$(call SDK_PYTEST,openai-1) tests/sdk/test_openai*.py tests/sdk/surface $(ARGS)
+	$(call SDK_PYTEST,openai-2) tests/sdk/test_openai*.py tests/sdk/surface $(ARGS)
 	$(call SDK_PYTEST,google-2) tests/sdk/test_google.py tests/sdk/google2 $(ARGS)
 	$(call SDK_PYTEST,current) tests/sdk $(ARGS)
 

@@ -53,6 +53,8 @@ async def create(request: web.Request) -> web.StreamResponse:
         if name in EXTRAS:
             invalid(f"input.{name}", f"{name} stands beside input, not in it.")
     submission = read_submission(body, kind, ROUTE, fields, "input.")
+    if submission.streams:
+        invalid("stream", "A task is not streamed; follow its events, or use the surface of its kind.")
     draft = Draft(
         tenant=principal.tenant,
         key_id=principal.key_id,

@@ -53,7 +53,7 @@ from router.provider import (
     Usage,
 )
 from router.store.memory import MemoryStore
-from router.world import WallClock, World, seeded_dice
+from router.world import LISTED, WallClock, World, seeded_dice
 
 ADMIN_KEY = "pm_" + "a" * 8 + "_" + "b" * 52
 PEPPER = b"pepper-of-the-tests"
@@ -135,6 +135,9 @@ class DictVault:
     async def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 
+    async def listed(self) -> tuple[str, ...]:
+        return tuple(sorted(key for key in self.objects if key.startswith(LISTED)))
+
 
 @dataclass(slots=True)
 class House:
@@ -186,6 +189,7 @@ async def open_house(
     desk: Desk | None = None,
     vault: DictVault | None = None,
     replica: str = "test",
+    **more: Any,
 ) -> AsyncIterator[House]:
     """Run the flow and its HTTP edge on a free port."""
     desk, vault, kept = desk or Desk(), vault or DictVault(), store or MemoryStore()
@@ -216,7 +220,7 @@ async def open_house(
         ready_checks=_ready,
         on_http=lambda _route, _method, _code, _seconds: None,
     )
-    async with TestClient(TestServer(build(services))) as client:
+    async with TestClient(TestServer(build(services, **more))) as client:
         yield House(client, desk, running, kept, vault, services)
         desk.open.set()
         await running.end(5.0)
