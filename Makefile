@@ -1,6 +1,6 @@
 # Pointsman. Each target creates what it needs in .venv, installs nothing twice, and needs only Python 3.11+ with venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-edges test-stores test-rest test-sdk test-sdk-ark install check sim seen soak bench lock
+.PHONY: help demo test test-edges test-stores test-rest test-sdk test-sdk-node test-sdk-ark install check sim seen soak bench lock
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -37,7 +37,7 @@ demo: $(RUNS) ## the daemon with simulated providers, one of them failing (ARGS=
 	@$(BIN)/pointsman demo $(ARGS)
 
 test: $(TESTS) ## every test, those with the SDKs too (ARGS='tests/flow -k queue' for some, without them)
-	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),@$(MAKE) --no-print-directory -j4 --output-sync=target test-edges test-stores test-sdk test-rest)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),@$(MAKE) --no-print-directory -j4 --output-sync=target test-edges test-stores test-sdk test-sdk-node test-rest)
 
 # Four that have nothing to do with one another, of about the same length; most of each is waiting.
 EDGES := tests/api tests/bench tests/cli tests/grafana tests/policy tests/providers tests/simulated tests/watch tests/words
@@ -57,6 +57,11 @@ test-sdk: $(RUNS) $(foreach one,openai-1 openai-2 google-2 current,$(call SDK_RE
 	$(call SDK_PYTEST,openai-2) tests/sdk/test_openai*.py $(ARGS)
 	$(call SDK_PYTEST,google-2) tests/sdk/test_google.py tests/sdk/google2 $(ARGS)
 	$(call SDK_PYTEST,current) tests/sdk $(ARGS)
+
+test-sdk-node: $(RUNS) ## the daemon against the official SDK for Node
+	@command -v node npm >/dev/null || { echo "error: node or npm is missing; Debian has them as nodejs and npm" >&2; exit 1; }
+	cd tests/sdk/node && npm ci --no-audit --no-fund --silent
+	cd tests/sdk/node && POINTSMAN_PYTHON=$(abspath $(BIN)/python) node --test .
 
 test-sdk-ark: $(RUNS) $(call SDK_READY,ark) ## the simulator of Ark against its official SDK (not part of test)
 	$(call SDK_PYTEST,ark) tests/sdk/ark $(ARGS)
