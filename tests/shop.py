@@ -1,4 +1,4 @@
-"""A daemon for clients that are not ours: pictures, films and chat at simulated providers, one of which is out of order.
+"""A daemon for clients that are not ours: pictures, films and chat at simulated providers, one of them out of order.
 
 `python -m tests.shop` prints one line of JSON (`base_url`, `key`, `daemon`, `providers`: the origins of the simulators)
 and serves until its standard input ends. The SDK tests of every language start it; none of them knows our code.
@@ -62,7 +62,7 @@ async def serve() -> None:
         origins = {name: one.origin for name, one in running.items()}
         told = {"base_url": f"{daemon.url}/v1", "key": ADMIN_KEY, "daemon": daemon.url, "providers": origins}
         print(json.dumps(told), flush=True)  # noqa: T201 - this line is what whoever started it waits for
-        await asyncio.to_thread(sys.stdin.read)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
