@@ -1,5 +1,6 @@
 """Forms: what the fields of one become, where its files go, and every way in which one can be wrong."""
 
+import asyncio
 import base64
 import gzip
 import io
@@ -13,6 +14,7 @@ from router.persistence import Search, Unavailable
 from router.store.memory import MemoryStore
 from tests.api.house import PNG, Desk, open_house
 from tests.api.test_input_files import editing
+from tests.waiting import poll_until
 
 ROUTE = "/v1/images/edits"
 BOUNDARY = "a-boundary-of-the-tests"
@@ -310,3 +312,38 @@ async def test_files_stay_marked_where_nobody_knows_whether_the_row_was_written(
         marks = await house.vault.listed()
         assert len(marks) == 2
         assert [len([key for key in house.vault.objects if mark[8:] in key]) for mark in marks] == [2, 2]
+
+
+async def test_a_native_task_may_bring_its_files_in_a_form():
+    fields = {"kind": "image.edit", "input[prompt]": "42", "input[n]": "1", "metadata[order]": "7"}
+    parts = [part(name, value) for name, value in fields.items()]
+    async with open_house(taking()) as house:
+        status, task = await post(house, form(*parts, picture("image[]"), picture("input[mask]")), route="/v1/tasks")
+
+        assert status == 202, task
+        assert (task["input"]["prompt"], task["input"]["n"], task["metadata"]) == ("42", 1, {"order": "7"})
+        assert [row["role"] for row in task["input"]["files"]] == ["image", "mask"]
+
+
+async def test_a_native_form_may_write_its_input_as_json():
+    parts = (part("kind", "image.edit"), part("input", '{"prompt": "a hat"}'), picture())
+    async with open_house(taking()) as house:
+        status, task = await post(house, form(*parts), route="/v1/tasks")
+
+        assert (status, task["input"]["prompt"]) == (202, "a hat")
+
+
+async def test_a_caller_that_hangs_up_in_the_middle_of_a_file_leaves_nothing():
+    complaints = []
+    async with open_house(taking()) as house:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        reader, writer = await asyncio.open_connection(house.client.host, house.client.port)
+        head = f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+        writer.write(head.encode() + b"Content-Length: 100000\r\n\r\n" + form(*GOOD, end=False)[:-9])
+        await writer.drain()
+        await poll_until(lambda: house.vault.objects, "the mark of the upload")
+        writer.close()
+        await poll_until(lambda: not house.vault.objects, "the upload to be removed")
+
+        assert (complaints, await rows_of(house)) == ([], ())
+        await reader.read()
