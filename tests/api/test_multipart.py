@@ -9,6 +9,7 @@ import zlib
 
 import pytest
 
+from router.api.form_data import FormReader
 from router.flow import uploads
 from router.persistence import Search, Unavailable
 from router.store.memory import MemoryStore
@@ -127,19 +128,25 @@ async def test_extras_are_read_from_brackets_and_from_json_in_a_part():
         assert (row.task.metadata, row.task.provider, row.task.priority.word) == ({"order": "7"}, "two", "low")
 
 
-async def test_a_part_may_come_in_the_smallest_pieces():
-    body = form(part("prompt", "a hat"), picture(content=PNG + b"\r\n--" + BOUNDARY[:-1].encode()))
+class Dripping:
+    """A body that arrives in pieces of one size."""
 
-    async def drip():
-        for at in range(0, len(body), 3):
-            yield body[at : at + 3]
+    def __init__(self, body, size):
+        self.pieces = [body[at : at + size] for at in range(0, len(body), size)]
 
-    async with open_house(taking()) as house:
-        status, reply = await post(house, drip())
+    async def readany(self):
+        return self.pieces.pop(0) if self.pieces else b""
 
-        assert status == 200, reply
-        assert house.vault.objects[house.desk.jobs[0].files[0].key].startswith(PNG)
-        assert house.desk.jobs[0].files[0].size == len(PNG) + len(BOUNDARY) + 3
+
+@pytest.mark.parametrize("size", [*range(1, 40), 10_000])
+async def test_a_form_is_the_same_in_pieces_of_every_size(size):
+    nearly = PNG + b"\r\n--" + BOUNDARY[:-1].encode() + b"\r\n"
+    body = b"a preamble\r\n" + form(part("prompt", ""), picture(content=nearly)) + b"an epilogue"
+    reader, read = FormReader(Dripping(body, size), BOUNDARY.encode()), []
+    while (head := await reader.head()) is not None:
+        read.append((head.name, head.filename, b"".join([piece async for piece in reader.body()])))
+
+    assert read == [("prompt", None, b""), ("image", "a.png", nearly)]
 
 
 async def test_a_picture_that_would_unfold_into_gigabytes_is_bytes_like_any_other():
