@@ -1,0 +1,2 @@
+-- Reserved for keys.
+select 1;
