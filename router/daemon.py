@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -25,7 +26,7 @@ from router.api import application
 from router.api.listener import BACKLOG, Listener
 from router.api.services import ReloadResult, Services
 from router.events import Bus, ConfigApplied, Event
-from router.fetch import FetchAllow, GuardedFetcher
+from router.fetch import FetchAllow, GuardedFetcher, refusal_of
 from router.flow import life as lives
 from router.flow.life import Life
 from router.keyring import Keyring, open_keyring
@@ -201,6 +202,7 @@ async def _start(settings: Settings, log_stream: TextIO, stack: AsyncExitStack) 
         config_info=reloader.describe,
         ready_checks=lambda: check_readiness(settings, life),
         on_http=metrics.on_http,
+        judge_callback=partial(refusal_of, allow=allow),
     )
     daemon = Daemon(settings, life, reloader, log, stack)
     await _listen(daemon, services, listeners, stack)

@@ -242,11 +242,16 @@ def judge(text: str, allow: FetchAllow, allowed_origin: str | None = None) -> Ai
     reach = Reach.PUBLIC if url.scheme == "https" and url.port in PORTS else Reach.LISTED
     if reach is Reach.LISTED and not allow.networks:
         return Refusal("not https on a usual port")
-    try:
-        literal = ip_address(here[1])
-    except ValueError:
+    literal = _address_in(here[1])
+    if literal is None or permits(str(literal), reach, allow):
         return Aim(url, reach)
-    return Aim(url, reach) if permits(str(literal), reach, allow) else Refusal("not a public address")
+    return Refusal("not a public address")
+
+
+def refusal_of(text: str, allow: FetchAllow) -> str | None:
+    """Why a URL of a caller is not used, None when it may be; nothing is looked up or connected for it."""
+    aim = judge(text, allow)
+    return aim.reason if isinstance(aim, Refusal) else None
 
 
 def permits(address: str, reach: Reach, allow: FetchAllow) -> bool:
@@ -283,6 +288,19 @@ def _parse(text: str) -> URL | Refusal:
 
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+_NUMBERS = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
+
+
+def _address_in(host: str) -> IPv4Address | IPv6Address | None:
+    """Read a literal address in any spelling that a resolver would take: 127.1, 0x7f000001, 017700000001."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return ip_address(socket.inet_aton(host)) if _NUMBERS.fullmatch(host) else None
+    except OSError:
+        return None
 
 
 def _origin_of(url: URL) -> tuple[str, str, int]:

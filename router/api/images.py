@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from router.api import submits
+from router.api import submits, views
 from router.api.auth import SERVICES, caller_of
 from router.api.bodies import (
     IMAGE_BODY_MAX,
@@ -49,6 +49,9 @@ async def generate(request: web.Request) -> web.StreamResponse:
         wait_s=None if at_once else services.life.runtime.rules.defaults.sync_wait_s,
         repeats=submits.announces_repeat(request),
         files=submission.files,
+        callback_url=submission.callback_url,
+        callback_events=submission.callback_events,
+        link_base=views.base_of(request),
     )
     accepted = await submits.submit(services, draft)
     if submission.asynchronous:

@@ -22,7 +22,10 @@ class ReloadResult:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a handler may use. Secrets never leave this record; the admin key is kept as its hash."""
+    """Everything a handler may use. Secrets never leave this record; the admin key is kept as its hash.
+
+    `judge_callback` says why the guard would not let a webhook go to a URL, None when it would or when a name decides.
+    """
 
     life: Life
     world: World
@@ -37,6 +40,7 @@ class Services:
     config_info: Callable[[], Mapping[str, Any]]
     ready_checks: Callable[[], Awaitable[Mapping[str, str]]]
     on_http: Callable[[str, str, int, float], None]
+    judge_callback: Callable[[str], str | None]
 
     def now(self) -> int:
         """Milliseconds since the epoch, UTC."""

@@ -34,6 +34,7 @@ from router.policy import budget
 from router.policy.budget import Balances, Hold, Posting
 from router.provider import Handle
 from router.store import sql
+from router.store.outbox import OutboxVerbs
 from router.store.rows import (
     ATTEMPT_COLUMNS,
     TASK_COLUMNS,
@@ -54,7 +55,7 @@ ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing):
+class Verbs(Sharing, OutboxVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ class Verbs(Sharing):
         for (fence,) in fences:
             if fence not in awake:
                 found += yield sql.ORPHANS, (fence, limit)
-        found += [row[:4] for row in halted if row[4] not in awake]
+        found += {row[:4] for row in halted if row[4] not in awake}  # a task once, however many attempts are out
         return (yield from self._take_over(owner, sorted(found)[:limit]))
 
     def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:
@@ -320,7 +321,10 @@ class Verbs(Sharing):
         else:
             where = (after.started_at, after.tries, after.provider, after.target_model)
             rows = yield sql.STEP_TASK, (*guard, *step, *where)
-        return after if rows else None
+        if not rows:
+            return None
+        yield from self.owe(task, after)
+        return after
 
     def _ended(self, attempt: Attempt) -> Steps[bool]:
         """Write the end of an attempt that is still out; False when it is not."""

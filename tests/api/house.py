@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -21,6 +22,7 @@ from router.api.application import build
 from router.api.auth import hash_key
 from router.api.services import ReloadResult, Services
 from router.events import Bus
+from router.fetch import FetchAllow, refusal_of
 from router.flow import life
 from router.geometry import Sizes
 from router.outcome import Billed, Fail, FailureKind, fail
@@ -209,6 +211,7 @@ async def open_house(
         config_info=lambda: {"hash": running.runtime.rules.hash},
         ready_checks=_ready,
         on_http=lambda _route, _method, _code, _seconds: None,
+        judge_callback=partial(refusal_of, allow=FetchAllow()),
     )
     async with TestClient(TestServer(build(services))) as client:
         yield House(client, desk, running, kept, vault, services)

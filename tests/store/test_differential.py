@@ -16,6 +16,17 @@ from random import Random
 import pytest
 
 from router.leases import CircuitNews, CircuitWord, Want
+from router.outbox import (
+    CALLBACK_TYPES,
+    TERMINAL_TYPES,
+    Repeat,
+    Room,
+    Standing,
+    Try,
+    TryResult,
+    Webhook,
+    WebhookSearch,
+)
 from router.outcome import Billed
 from router.persistence import (
     ENDED_MAX,
@@ -58,9 +69,11 @@ REPLICAS = ("a", "b")
 POSTGRES_EVERY = 20
 PROVIDERS = ("fal", "openai")
 CIRCUITS = [(provider, provider, model) for provider in PROVIDERS for model in ("veo-3", "gpt-image-2")]
+ENDPOINTS = ("https://hook.example/a", "https://hook.example/b", "https://other.example/a", "http://127.0.0.1:9000/x")
 PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"), ("provider:openai", "month")]
 
 READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended"}
+READS |= {"webhooks", "webhooks_due", "is_disabled"}
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
     *("admit Admitted", "admit Duplicate", "admit OverBudget"),
@@ -71,6 +84,9 @@ MUST_BE_MET = {
     *("sweep yes", "sweep no", "forget yes", "forget no"),
     *("leave yes", "relieve yes", "relieve no", "share yes", "share no", "exchange yes"),
     *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError"),
+    *("claim_webhooks yes", "claim_webhooks no", "close_try Webhook", "close_try no", "webhooks no"),
+    *("webhooks_due no", "is_disabled no", "renew_webhook Webhook", "renew_webhook no"),
+    *("enable_endpoint yes", "enable_endpoint no", "sweep_webhooks yes", "sweep_webhooks no"),
     *(f"{verb} yes" for verb in READS),
 }
 
@@ -86,6 +102,8 @@ class Script:
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.owners: list[Owner] = [Owner("nobody", 99)]
         self.known: dict[str, str] = {}  # every id ever admitted -> tenant
+        self.webhooks_taken: list[Webhook] = []
+        self.webhooks_seen: list[Webhook] = []
 
     def draw(self):
         """Return the name of a verb and its arguments."""
@@ -98,6 +116,8 @@ class Script:
             *("withdraw", "withdraw", "hear", "hear", "hear", "move", "move", "cancel", "cancel", "claim"),
             *("register", "heartbeat", "keep", "ping", "sweep", "forget"),
             *("leave", "relieve", "share", "share", "exchange", "exchange", "lease_probe", "lease_probe"),
+            *("claim_webhooks", "claim_webhooks", "close_try", "close_try", "close_try", "renew_webhook"),
+            *("enable_endpoint", "sweep_webhooks"),
             *sorted(READS),
         ]
         verb = self.dice.choice(verbs)
@@ -212,6 +232,9 @@ class Script:
             input={"prompt": f"picture {self.dice.randrange(100)}"},
             owner=owner.replica,
             fence=owner.epoch,
+            callback_url=self.dice.choice([None, *ENDPOINTS]),
+            callback_events=self.dice.choice([TERMINAL_TYPES, CALLBACK_TYPES, ("task.failed",)]),
+            link_base=self.dice.choice([None, "https://images.example"]),
         )
         return task, self._demands([(f"tenant:{task.tenant}", "day"), ("all", "total")], self.dice.choice([1, 1, 2, 3]))
 
@@ -281,6 +304,45 @@ class Script:
         other = (self.dice.choice(TENANTS), self._id())
         return ([*asked, other] * self.dice.choice([1, 1, 2, 1 + ENDED_MAX // 5]),)
 
+    def webhooks_due(self):
+        return (self.now - self.dice.choice([0, 0, self.now + 1]),)
+
+    def claim_webhooks(self):
+        places = {host: self.dice.randrange(3) for host in self.dice.sample(["hook.example:443", "127.0.0.1:9000"], 1)}
+        room = Room(self.dice.choice([0, 1, 3, 20]), self.dice.choice([1, 1, 4]), places)
+        return self._owner().epoch, room, self.dice.choice([50, 500]), self.now
+
+    def close_try(self):
+        taken = self.dice.choice(self.webhooks_taken or [stage.a_webhook()])
+        result = self.dice.choice([*TryResult, TryResult.REJECTED, TryResult.TIMED_OUT, TryResult.DELIVERED])
+        repeat = Repeat(self.dice.choice([100, 1000]), self.dice.choice([0, 300]))
+        one = Try(self.now, result, self.dice.choice([None, 500]), "why", self.dice.randrange(100))
+        return taken, one, self.dice.choice([repeat, repeat, None]), self.now
+
+    def webhooks(self):
+        chance = self.dice.random
+        seen = self.dice.choice(self.webhooks_seen) if self.webhooks_seen else None
+        return (
+            WebhookSearch(
+                tenant=self.dice.choice(TENANTS) if chance() < 0.3 else None,
+                state=self.dice.choice(list(Standing)) if chance() < 0.3 else None,
+                task_id=self._id() if chance() < 0.3 else None,
+                before=(seen.created_at, seen.id) if seen and chance() < 0.3 else None,
+                limit=self.dice.choice([1, 3, 100]),
+            ),
+        )
+
+    def renew_webhook(self):
+        return (self.dice.choice([one.id for one in self.webhooks_seen[-20:]] + ["msg_0_0"]),)
+
+    def enable_endpoint(self):
+        return self.dice.choice(TENANTS), self.dice.choice(ENDPOINTS)
+
+    is_disabled = enable_endpoint
+
+    def sweep_webhooks(self):
+        return self.now - self.dice.choice([0, 500, 2000]), self.dice.choice([1, 3, 50])
+
     def view(self):
         task_id = self._id()
         return self.dice.choice([self.known.get(task_id, "acme"), self.dice.choice(TENANTS)]), task_id
@@ -333,6 +395,10 @@ class Script:
             self.known[answer.task.id] = answer.task.tenant
         if isinstance(answer, Owner):
             self.owners.append(answer)
+        if verb == "claim_webhooks":
+            self.webhooks_taken = [*self.webhooks_taken, *answer][-30:]
+        if verb == "webhooks":
+            self.webhooks_seen = [*self.webhooks_seen, *answer][-100:]
         self.tasks = {view.task.id: view.task for view in views}
         self.attempts = {(one.task_id, one.n): one for view in views for one in view.attempts}
         if verb not in READS:
@@ -352,7 +418,8 @@ def name_of(verb, answer):
     """What kind of answer it was: the cell of `MUST_BE_MET`."""
     if isinstance(answer, tuple) and answer and isinstance(answer[0], type):
         return f"{verb} {answer[0].__name__}"
-    if isinstance(answer, Admitted | Duplicate | OverBudget | Opened | Stale | Task | Attempt | Cancelled | TooLate):
+    kinds = Admitted | Duplicate | OverBudget | Opened | Stale | Task | Attempt | Cancelled | TooLate | Webhook
+    if isinstance(answer, kinds):
         return f"{verb} {type(answer).__name__}"
     return f"{verb} {'no' if answer in (None, (), 0, False) and verb not in {'ping', 'leave'} else 'yes'}"
 
@@ -360,14 +427,15 @@ def name_of(verb, answer):
 async def snapshot_of(store, script):
     """Everything that the store holds: rows, money of the last tasks and all balances, and what waits for whom."""
     owners = script.owners[-2:]
-    pages, lines, waiting, counts, balances = await asyncio.gather(
+    pages, lines, waiting, counts, balances, owed = await asyncio.gather(
         asyncio.gather(*(store.search(tenant, Search(limit=10_000)) for tenant in TENANTS)),
         asyncio.gather(*(store.ledger(task_id) for task_id in list(script.known)[-12:])),
         asyncio.gather(*(store.waiting(owner, 1000) for owner in owners)),
         asyncio.gather(*(store.backlog(owner) for owner in owners)),
         store.balances(PAIRS),
+        store.webhooks(WebhookSearch(limit=10_000)),
     )
-    return [view for page in pages for view in page], lines, waiting, counts, balances
+    return [view for page in pages for view in page], lines, waiting, counts, balances, owed
 
 
 def check_sums(script, every_line, balances):
