@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from router.outbox import Standing, Try, Webhook
 from router.task import Attempt, State, Task
 
 
@@ -239,6 +240,16 @@ class TasksTaken:
     silent: bool
 
 
+@dataclass(frozen=True, slots=True)
+class WebhookTried:
+    """A webhook (as it was taken) was tried, and this is where it stands now."""
+
+    at: int
+    webhook: Webhook
+    tried: Try
+    standing: Standing
+
+
 Event = (
     TaskAdmitted
     | TaskStarted
@@ -264,6 +275,7 @@ Event = (
     | Recovered
     | LifeReplaced
     | TasksTaken
+    | WebhookTried
 )
 
 Reader = Callable[[Event], None]

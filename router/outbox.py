@@ -8,6 +8,8 @@ URL. Instants are milliseconds since the epoch, UTC. Floor 0: standard library o
 
 from __future__ import annotations
 
+import base64
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -20,6 +22,7 @@ from router.task import Task
 TERMINAL_TYPES = ("task.succeeded", "task.failed", "task.cancelled", "task.expired")
 CALLBACK_TYPES = (*TERMINAL_TYPES, "task.running", "task.retrying")
 TRIES_KEPT = 10  # of each webhook, in the log
+SECRET_PREFIX = "whsec_"  # noqa: S105 - it says what follows
 NO_PLACES: Mapping[str, int] = MappingProxyType({})
 
 
@@ -32,6 +35,17 @@ class Standing(StrEnum):
     DROPPED = "dropped"
 
 
+# What a try came to for those who count, by where its webhook stands after it.
+DELIVERIES: Mapping[Standing, str] = MappingProxyType(
+    {
+        Standing.DELIVERED: "delivered",
+        Standing.WAITING: "failed",
+        Standing.FAILED: "given_up",
+        Standing.DROPPED: "dropped",
+    }
+)
+
+
 class TryResult(StrEnum):
     """What one try came to."""
 
@@ -41,6 +55,7 @@ class TryResult(StrEnum):
     TIMED_OUT = "timed_out"
     REJECTED = "rejected"  # an answer that is neither 2xx nor 410
     GONE = "gone"  # 410: the endpoint wants no more
+    TASK_GONE = "task_gone"  # its row is no longer kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +95,19 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How many webhooks may be taken now: `total`, `each` per host, and otherwise for the hosts in `places`."""
+    """How many webhooks may be taken now: `total`, and of a host so many as `places` says.
+
+    Hosts that are not there are strangers: one of each, and `strangers` of them together.
+    """
 
     total: int
-    each: int = 1
+    strangers: int
     places: Mapping[str, int] = field(default_factory=lambda: NO_PLACES)
 
-    def of(self, host: str) -> int:
-        """How many of one host."""
-        return self.places.get(host, self.each)
+    def of(self, host: str, taken: int, strangers: int) -> int:
+        """How many of one host, when so many were taken already, and so many of them of strangers."""
+        left = self.total - taken
+        return min(left, self.places[host]) if host in self.places else min(left, 1, self.strangers - strangers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +219,57 @@ class Outbox(Protocol):
 
     async def sweep_webhooks(self, ended_before: int, limit: int) -> int:
         """Delete webhooks that ended before an instant; returns how many."""
+
+
+# -- sending ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """An answer came. `retry_after`: the header as it was."""
+
+    status: int
+    retry_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PostFailed:
+    """No answer came; the detail repeats nothing that the other side has said."""
+
+    result: TryResult
+    detail: str
+
+
+class Poster(Protocol):
+    """The guarded way to a callback."""
+
+    async def __call__(
+        self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> Posted | PostFailed:
+        """Post a body as it is; no redirect is followed, and everything is over within `timeout_s`."""
+
+
+def derive_secret(signing_secret: bytes, tenant: str) -> str:
+    """The secret of a tenant that was given none, in the form of Standard Webhooks."""
+    key = hmac.digest(signing_secret, b"webhook secret\0" + tenant.encode(), "sha256")
+    return SECRET_PREFIX + base64.b64encode(key).decode()
+
+
+def key_of(secret: str) -> bytes | None:
+    """The key in `whsec_...`: base64 of 24 to 64 bytes; None for anything else."""
+    if not secret.startswith(SECRET_PREFIX):
+        return None
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:
+        return None
+    return key if 24 <= len(key) <= 64 else None
+
+
+def sign(keys: Sequence[bytes], webhook_id: str, at_s: int, body: bytes) -> str:
+    """The header `webhook-signature`: one `v1` signature for each live secret."""
+    message = b"%s.%d." % (webhook_id.encode(), at_s) + body
+    return " ".join(f"v1,{base64.b64encode(hmac.digest(key, message, 'sha256')).decode()}" for key in keys)
 
 
 def page_of(rows: Sequence[Webhook], search: WebhookSearch) -> tuple[Webhook, ...]:

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import callbacks, errors, files, images, models, operations, tasks
+from router.api import callbacks, errors, files, images, models, operations, tasks, webhooks
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
@@ -44,6 +44,7 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
         add.add_post("/v1/tasks/{id}/retry", tasks.retry)
         add.add_get("/v1/files/{id}/{n}", files.read)
         add.add_post("/v1/callbacks/{provider}/{task}", callbacks.receive)
+        add.add_get("/v1/webhook_secret", webhooks.secret, allow_head=False)
         add.add_get("/v1/models", models.listing, allow_head=False)
         add.add_get("/v1/models/{id:.+}", models.read, allow_head=False)
         add.add_post("/v1/route/explain", operations.explain)
@@ -53,6 +54,9 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
         add.add_get("/admin/v1/config/current", operations.config_current)
         add.add_post("/admin/v1/config/check", operations.config_check)
         add.add_post("/admin/v1/config/reload", operations.config_reload)
+        add.add_get("/admin/v1/webhooks", webhooks.listing, allow_head=False)
+        add.add_post("/admin/v1/webhooks/test", webhooks.test)
+        add.add_post("/admin/v1/webhooks/{id}/redeliver", webhooks.redeliver)
         add.add_get("/admin/v1/providers", operations.providers)
         add.add_get("/admin/v1/breakers", operations.providers)
         add.add_post("/admin/v1/breakers/{provider}/{target}/{action}", operations.circuit)

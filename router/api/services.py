@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.flow.life import Life
+from router.outbox import Try
 from router.world import World
 
 
@@ -25,6 +26,7 @@ class Services:
     """Everything a handler may use. Secrets never leave this record; the admin key is kept as its hash.
 
     `judge_callback` says why the guard would not let a webhook go to a URL, None when it would or when a name decides.
+    `test_webhook` sends one (tenant, URL) that tells of nothing.
     """
 
     life: Life
@@ -41,6 +43,8 @@ class Services:
     ready_checks: Callable[[], Awaitable[Mapping[str, str]]]
     on_http: Callable[[str, str, int, float], None]
     judge_callback: Callable[[str], str | None]
+    wake_deliverer: Callable[[], None]
+    test_webhook: Callable[[str, str], Awaitable[Try]]
 
     def now(self) -> int:
         """Milliseconds since the epoch, UTC."""

@@ -37,9 +37,9 @@ class MemoryOutbox:
         )
         hosts = sorted({row.host for row in waiting}, key=lambda host: (_first(waiting, host), host))
         taken: list[Webhook] = []
-        dropped = 0
+        dropped = strangers = 0
         for host in hosts:
-            left = min(room.of(host), room.total - len(taken))
+            left = room.of(host, len(taken), strangers)
             for row in [row for row in waiting if row.host == host and row.next_at <= now]:
                 if left <= 0:
                     break
@@ -51,6 +51,7 @@ class MemoryOutbox:
                     break
                 self._webhooks[row.id] = after = outbox.leased(row, epoch, now, lease_ms)
                 taken.append(after)
+                strangers += host not in room.places
                 left -= 1
         return tuple(taken)
 

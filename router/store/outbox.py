@@ -161,9 +161,9 @@ class OutboxVerbs:
         """Take what is due, the host first whose first has been due longest."""
         at = yield from self._instant(now)
         taken: list[Webhook] = []
-        dropped = 0
+        dropped = strangers = 0
         for due_at, host in sorted((yield WAITING_HOSTS, ())):
-            left = min(room.of(host), room.total - len(taken)) if due_at <= at else 0
+            left = room.of(host, len(taken), strangers) if due_at <= at else 0
             while left > 0 and dropped <= DROPPED_AT_ONCE:
                 rows = yield DUE_OF_HOST, (host, at, left)
                 for row in map(_webhook_of, rows):
@@ -171,6 +171,7 @@ class OutboxVerbs:
                         after = outbox.leased(row, epoch, at, lease_ms)
                         yield LEASE_WEBHOOK, (row.tenant, row.id, epoch, after.first_at, after.next_at)
                         taken.append(after)
+                        strangers += host not in room.places
                         left -= 1
                     elif dropped < DROPPED_AT_ONCE:
                         yield PUT_WEBHOOK, _state_of(outbox.dropped(row, at))

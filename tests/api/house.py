@@ -25,6 +25,7 @@ from router.events import Bus
 from router.fetch import FetchAllow, refusal_of
 from router.flow import life
 from router.geometry import Sizes
+from router.outbox import Try, TryResult
 from router.outcome import Billed, Fail, FailureKind, fail
 from router.policy.rules import (
     Breaker,
@@ -212,6 +213,8 @@ async def open_house(
         ready_checks=_ready,
         on_http=lambda _route, _method, _code, _seconds: None,
         judge_callback=partial(refusal_of, allow=FetchAllow()),
+        wake_deliverer=lambda: None,
+        test_webhook=_test_webhook,
     )
     async with TestClient(TestServer(build(services))) as client:
         yield House(client, desk, running, kept, vault, services)
@@ -235,6 +238,12 @@ class _NoFetch:
 
 async def _inline(work: Any) -> Any:
     return work()
+
+
+async def _test_webhook(_tenant: str, url: str) -> Try:
+    """An endpoint that answers 204, unless its path says 500."""
+    status = 500 if url.endswith("/500") else 204
+    return Try(0, TryResult.DELIVERED if status < 300 else TryResult.REJECTED, status)
 
 
 async def _metrics() -> tuple[bytes, str]:

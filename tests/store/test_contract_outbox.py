@@ -35,7 +35,8 @@ from tests.store.stage import (
 )
 
 URL = "https://hook.example/tasks?x=1"
-ROOM = Room(total=100, each=100)
+HOST = "hook.example:443"
+ROOM = Room(total=100, strangers=100, places={HOST: 100})
 LEASE_MS = 30_000
 OK = Try(LATER, TryResult.DELIVERED, 200, "", 12)
 REJECTED = Try(LATER, TryResult.REJECTED, 500, "HTTP 500", 7)
@@ -172,12 +173,24 @@ async def test_a_host_with_many_rows_gets_its_share_and_hides_nobody(store):
     await owe(store, *range(1, 9), url="https://slow.example/x")
     await owe(store, 9, 10, url="https://quick.example/x")
     await owe(store, 11, url="https://resting.example/x")
-    room = Room(total=5, each=1, places={"quick.example:443": 4, "resting.example:443": 0})
+    room = Room(total=5, strangers=5, places={"quick.example:443": 4, "resting.example:443": 0})
 
     taken = await store.claim_webhooks(1, room, LEASE_MS, LATER)
 
     assert sorted(row.host for row in taken) == ["quick.example:443"] * 2 + ["slow.example:443"]
-    assert len(await store.claim_webhooks(1, Room(total=3, each=9), LEASE_MS, LATER)) == 3
+    few = Room(total=3, strangers=0, places={"slow.example:443": 9})
+    assert len(await store.claim_webhooks(1, few, LEASE_MS, LATER)) == 3
+
+
+async def test_strangers_together_get_no_more_than_their_share(store):
+    for number in range(1, 6):
+        await owe(store, number, url=f"https://stranger-{number}.example/x")
+    await owe(store, 6, 7, url="https://known.example/x")
+
+    room = Room(total=10, strangers=2, places={"known.example:443": 2})
+    hosts = [row.host for row in await store.claim_webhooks(1, room, LEASE_MS, LATER)]
+
+    assert (len(hosts), hosts.count("known.example:443")) == (4, 2)
 
 
 async def test_the_host_that_has_waited_longest_comes_first(store):
@@ -186,7 +199,7 @@ async def test_the_host_that_has_waited_longest_comes_first(store):
     await owe(store, 2, url="https://b.example/x")
     await store.close_try(early, REJECTED, SOON, NOW)
 
-    (first,) = await store.claim_webhooks(1, Room(total=1), LEASE_MS, NOW + 6_000)
+    (first,) = await store.claim_webhooks(1, Room(total=1, strangers=1), LEASE_MS, NOW + 6_000)
 
     assert first.host == "b.example:443"
 
@@ -239,7 +252,7 @@ async def test_a_failure_that_comes_after_the_lease_counts_for_nothing_but_a_del
 async def test_an_endpoint_that_is_gone_is_sent_nothing_more(store):
     await owe(store, 1, 2)
     await Cast(store).succeed(asking(3, tenant="globex"))
-    (taken,) = await store.claim_webhooks(1, Room(total=1), LEASE_MS, LATER)
+    (taken,) = await store.claim_webhooks(1, Room(total=1, strangers=1), LEASE_MS, LATER)
     assert taken.tenant == "acme"
 
     assert (await store.close_try(taken, GONE, SOON, LATER)).state is Standing.DROPPED
@@ -297,7 +310,9 @@ async def test_the_log_is_read_in_pages(store):
 @pytest.mark.parametrize("limit", [1, 10])
 async def test_what_ended_long_ago_is_swept(store, limit):
     await owe(store, 1, 2, 3)
-    for number, taken in enumerate(await store.claim_webhooks(1, Room(total=2, each=2), LEASE_MS, LATER)):
+    for number, taken in enumerate(
+        await store.claim_webhooks(1, Room(total=2, strangers=0, places={HOST: 2}), LEASE_MS, LATER)
+    ):
         await store.close_try(taken, OK, None, LATER + number)
 
     assert await store.sweep_webhooks(LATER, 10) == 0

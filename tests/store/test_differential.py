@@ -309,7 +309,7 @@ class Script:
 
     def claim_webhooks(self):
         places = {host: self.dice.randrange(3) for host in self.dice.sample(["hook.example:443", "127.0.0.1:9000"], 1)}
-        room = Room(self.dice.choice([0, 1, 3, 20]), self.dice.choice([1, 1, 4]), places)
+        room = Room(self.dice.choice([0, 1, 3, 20]), self.dice.choice([0, 1, 9]), places)
         return self._owner().epoch, room, self.dice.choice([50, 500]), self.now
 
     def close_try(self):
