@@ -83,7 +83,7 @@ def then(*statuses):
 
 async def hang(_delivery, _before):
     """Never answer."""
-    await asyncio.Event().wait()
+    await asyncio.sleep(3600)
     raise AssertionError
 
 
@@ -93,7 +93,7 @@ async def receiving(answer: Answer, port: int = 0) -> AsyncIterator[Receiver]:
     receiver = Receiver(answer)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", receiver.take)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
     receiver.port = runner.addresses[0][1]
