@@ -135,8 +135,10 @@ def webhook_of(before: Task, after: Task) -> Webhook | None:
     Its id is made of the task's and the version's, so that the same move can never owe two. The first try is due at
     once, whatever the clock of the next reader says.
     """
+    if after.callback_url is None or after.state is before.state:
+        return None
     event = f"task.{after.state.value}"
-    if after.callback_url is None or after.state is before.state or event not in after.callback_events:
+    if event not in after.callback_events:
         return None
     return Webhook(
         id=f"msg_{after.id.partition('_')[2]}_{after.version}",

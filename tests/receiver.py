@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 from standardwebhooks import Webhook as Verifier
+from standardwebhooks.webhooks import WebhookVerificationError
 
 HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
@@ -32,6 +33,14 @@ class Delivery:
     def verified(self, secret):
         """The body, if the public library believes the signature; raises `WebhookVerificationError` else."""
         return Verifier(secret).verify(self.raw, self.headers)
+
+    def is_believed(self, secret):
+        """Whether the public library believes the signature."""
+        try:
+            self.verified(secret)
+        except WebhookVerificationError:
+            return False
+        return True
 
 
 Answer = Callable[[Delivery, int], Awaitable[web.Response]]

@@ -323,7 +323,8 @@ class Verbs(Sharing, OutboxVerbs):
             rows = yield sql.STEP_TASK, (*guard, *step, *where)
         if not rows:
             return None
-        yield from self.owe(task, after)
+        if after.callback_url is not None:
+            yield from self.owe(task, after)
         return after
 
     def _ended(self, attempt: Attempt) -> Steps[bool]:
