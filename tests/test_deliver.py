@@ -236,9 +236,11 @@ async def test_a_hanging_receiver_is_given_up_for_now():
     async with receiving(hang) as receiver, open_house() as house:
         await house.end(1, receiver.url)
         await poll_until(lambda: house.tried, "the first try")
+        room = house.deliverer._room()  # noqa: SLF001
 
     assert house.tried[0].tried.result is TryResult.TIMED_OUT
     assert house.tried[0].standing is Standing.WAITING
+    assert room.of(f"127.0.0.1:{receiver.port}", 0, 0) <= 1  # it stays among the strangers
 
 
 async def test_nobody_there_is_a_failure():
