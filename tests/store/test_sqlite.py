@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from router.persistence import Admitted, OverBudget, Search, Unavailable
-from router.store import keys, sql
+from router.store import keys, outbox, sql
 from router.store.database import CannotOpen, Database, drive
 from router.store.lane import WAITING_MAX, Job
 from router.store.sqlite import Executor, open_store
@@ -23,7 +23,7 @@ from router.store.verbs import Verbs
 from tests.store.stage import CENT, HANDLE, LATER, NOW, Cast, a_task, demand, picture_of
 from tests.waiting import poll_until_sync
 
-AREAS = (sql, keys)
+AREAS = (sql, keys, outbox)
 STATEMENTS = {
     name: text
     for area in AREAS
@@ -395,7 +395,7 @@ def test_no_statement_walks_through_a_table(tmp_path, name):
     question = f"explain query plan {text}"
     plan = [row[3] for row in database.writer.execute(question, values)]
     database.close()
-    walks = [step for step in plan if re.match(r"SCAN (task|attempt|hold|ledger|balance|api_key)\b", step)]
+    walks = [step for step in plan if re.match(r"SCAN (task|attempt|hold|ledger|balance|api_key|webhook)\b", step)]
 
     # The jump over the fences begins at the index's first entry; attempts that are out have an index of their own.
     # A page of all keys begins where the page before it ended, in the order of the primary key.
@@ -407,7 +407,10 @@ def test_no_statement_walks_through_a_table(tmp_path, name):
 def test_statements_on_a_tenants_rows_name_the_tenant():
     across = {"WAITING", "FENCES", "ORPHANS", "ORPHANS_OUT", "RUNNABLE", "HALTED", "ENDED"}
     across |= {"TO_SWEEP", "TO_FORGET", "LEDGER", "FIND_KEY", "KEY", "KEYS"}
-    tables = re.compile(r"\b(from|into|update|join) (task|attempt|hold|ledger|api_key)\b")
+    # Who delivers, and operators.
+    across |= {"ANY_DUE", "WAITING_HOSTS", "DUE_OF_HOST", "LOCK_ANY_WEBHOOK", "SWEEP_WEBHOOKS"}
+    across |= {"WEBHOOKS", "WEBHOOKS_OF_TASK"}
+    tables = re.compile(r"\b(from|into|update|join) (task|attempt|hold|ledger|api_key|webhook)\b")
     on_rows = {name for name, text in STATEMENTS.items() if tables.search(text)}
     bound = {name for name in on_rows if re.search(r"tenant = \$1|insert into \w+ \([^)]*tenant", STATEMENTS[name])}
 
