@@ -9,7 +9,20 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import callbacks, errors, files, images, models, multipart, operations, pixapi, tasks, worldrouter
+from router.api import (
+    callbacks,
+    errors,
+    files,
+    image_stream,
+    images,
+    models,
+    multipart,
+    operations,
+    pixapi,
+    tasks,
+    usage,
+    worldrouter,
+)
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
@@ -26,11 +39,17 @@ HEADERS_MAX: Final = 128
 KEEPALIVE_S: Final = 75.0
 
 
-def build(services: Services, *, public: bool = True, admin: bool = True) -> web.Application:
-    """Make the application of one listener: the public routes, the operators' routes, or both."""
+def build(
+    services: Services, *, public: bool = True, admin: bool = True, pace: image_stream.Pace = image_stream.USUAL_PACE
+) -> web.Application:
+    """Make the application of one listener: the public routes, the operators' routes, or both.
+
+    `pace` holds the times of streams of images.
+    """
     app = web.Application(middlewares=[_frame], client_max_size=64 << 20)
     app[SERVICES] = services
     app[OWN_LISTENER] = admin and not public
+    app[image_stream.PACE] = pace
     app[callbacks.KEY_SETS] = callbacks.KeySets()
     add = app.router
     add.add_get("/healthz", operations.healthz)
@@ -54,6 +73,7 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
         add.add_get("/v1/models", models.listing, allow_head=False)
         add.add_get("/v1/models/{id:.+}", models.read, allow_head=False)
         add.add_post("/v1/route/explain", operations.explain)
+        add.add_get("/v1/usage", usage.read, allow_head=False)
     if admin:
         add.add_get("/metrics", operations.metrics)
         add.add_get("/admin/v1/config", operations.config_current)

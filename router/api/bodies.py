@@ -79,6 +79,7 @@ class Submission:
     timeout_s: float | None
     digest: str
     files: tuple[Upload, ...] = ()
+    streams: bool = False
 
 
 async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
@@ -167,14 +168,12 @@ def read_submission(
     `prefix` goes before the name of a file's field in an error; `files` are those that came as parts of a form.
     """
     said = {name: value for name, value in body.items() if value is not None}
-    if said.get("stream") not in (None, False):
-        not_yet("stream", "Streaming of images")
     for name in ("callback_url", "callback_events"):
         if name in said:
             not_yet(name, "A webhook")
-    asynchronous = said.get("async", False)
-    if not isinstance(asynchronous, bool):
-        invalid("async", "async must be true or false.")
+    asynchronous, streams = _flag("async", said.get("async", False)), _flag("stream", said.get("stream", False))
+    if streams and kind.family == "video":
+        invalid("stream", "A film is not streamed; ask for its task, or follow its events.")
     model = said.get("model")
     if model is not None and (not isinstance(model, str) or not 1 <= len(model) <= 200):
         invalid("model", "model must be a string of 1 to 200 characters.")
@@ -189,6 +188,7 @@ def read_submission(
         files=files,
         model=model,
         asynchronous=asynchronous,
+        streams=streams,
         priority=_read_priority(said.get("priority")),
         metadata=_read_metadata(said.get("metadata", {})),
         preferences=_read_preferences(said.get("provider", {})),

@@ -1,14 +1,15 @@
 """`POST /v1/images/generations`, `edits` and `variations`: sync for stock OpenAI SDKs, or at once. Floor 3.
 
 A generation is JSON. An edit and a variation come as a form, or as JSON that names its pictures (openai-sdk-compat.md
-section 4). All three wait for the end, answer at once with `"async": true` or `Prefer`.
+section 4). All three wait for the end, or answer at once with `"async": true` or `Prefer`; with `stream: true` they
+show the pictures coming (`image_stream`).
 """
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from router.api import submits
+from router.api import image_stream, submits
 from router.api.auth import SERVICES, caller_of
 from router.api.bodies import (
     IMAGE_BODY_MAX,
@@ -20,9 +21,11 @@ from router.api.bodies import (
     read_submission,
 )
 from router.api.dialects import dieyuyun
+from router.api.errors import invalid
 from router.api.multipart import is_form, read_form
 from router.api.replies import json_reply, request_id_of
 from router.flow.draft import Draft
+from router.flow.runtime import STREAM
 from router.provider import Kind
 from router.task import Priority
 
@@ -54,13 +57,14 @@ async def _take(request: web.Request, route: str) -> web.StreamResponse:
     principal, services = caller_of(request), request.app[SERVICES]
     prefer, kind = read_prefer(request), KINDS[route]
     submission = await _read(request, principal.tenant, kind, route)
-    at_once = submission.asynchronous or prefer.respond_async
+    _check_stream(submission, kind)
+    at_once = submission.asynchronous or (prefer.respond_async and not submission.streams)
     draft = Draft(
         tenant=principal.tenant,
         key_id=principal.key_id,
         kind=kind,
         model=submission.model,
-        input=submission.input,
+        input={**submission.input, STREAM: True} if submission.streams else submission.input,
         surface="dieyuyun" if submission.asynchronous else "openai",
         route=route,
         digest=submission.digest,
@@ -80,9 +84,18 @@ async def _take(request: web.Request, route: str) -> web.StreamResponse:
         services.life.waiters.told(accepted.task)
         reply = dieyuyun.submitted(accepted.task, request_id_of(request))
         return json_reply(200, reply, submits.replay_headers(accepted))
+    if submission.streams:
+        return await image_stream.answer(request, accepted)
     if prefer.respond_async:
         return await submits.accepted_reply(request, accepted, prefer_applied="respond-async")
     return await submits.wait_and_answer(request, accepted, prefer, submits.wait_of(services, prefer))
+
+
+def _check_stream(submission: Submission, kind: Kind) -> None:
+    if submission.streams and kind is Kind.IMAGE_VARIATION:
+        invalid("stream", "Variations are not streamed.")
+    if submission.streams and submission.asynchronous:
+        invalid("stream", "stream and async exclude each other.")
 
 
 async def _read(request: web.Request, tenant: str, kind: Kind, route: str) -> Submission:

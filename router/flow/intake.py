@@ -25,6 +25,7 @@ from router.events import (
 from router.flow import uploads
 from router.flow.draft import Accepted, Draft, Folder, Refused
 from router.flow.runtime import Runtime, shape_of
+from router.flow.uncollected import Uncollected
 from router.flow.waiters import Waiters
 from router.outcome import Billed
 from router.persistence import Admitted, Cancelled, Duplicate, OverBudget, Search, TooLate
@@ -38,9 +39,7 @@ from router.task import Error, Priority, State, Task, cancelled, new_id
 from router.world import VaultFull
 
 ATTACH_FOR_MS = 15 * 60_000
-OWED_MAX_MS = 24 * 3_600_000  # longer than any task takes; its end shortens it
 TENANTS_TRACKED_MAX = 10_000
-OWED_MAX = 10_000
 OPERATOR_BACK_S = 30.0  # when to ask again while an operator holds every circuit open: nobody knows how long that is
 
 
@@ -53,7 +52,7 @@ class Intake:
         self.waiters = waiters
         self.depth = Depth(runtime.owner.epoch)
         self.drain_rate = DrainRate()
-        self._owed: dict[tuple[str, str], int] = {}  # (tenant, digest) -> until when an equal request attaches
+        self.uncollected = Uncollected(runtime.world.store)
         self._buckets: dict[str, Bucket] = {}
 
     async def submit(self, draft: Draft) -> Accepted | Refused:
@@ -131,18 +130,6 @@ class Intake:
             return model.error
         return route.explain(self._plan(self._task_of(draft, model)))
 
-    def owe(self, task: Task) -> None:
-        """A caller was sent away with the 504 of contract 5.1: until 15 min after the end an equal request collects."""
-        now = self.runtime.now()
-        if len(self._owed) >= OWED_MAX:
-            self._owed = {who: instant for who, instant in self._owed.items() if instant > now}
-        if len(self._owed) < OWED_MAX:
-            self._owed[(task.tenant, task.digest)] = now + OWED_MAX_MS
-
-    def collected(self, tenant: str, digest: str) -> None:
-        """The result that was owed has been given out."""
-        self._owed.pop((tenant, digest), None)
-
     async def abandoned(self, task: Task) -> None:
         """Cancel a task that nobody can collect, if nothing was sent for it (contract 5.1)."""
         view = await self.runtime.world.store.view(task.tenant, task.id)
@@ -152,8 +139,6 @@ class Intake:
     def read(self, event: Event) -> None:
         """Keep the counts of what waits and the rate at which it is taken (a reader of the bus)."""
         self.depth.read(event)
-        if isinstance(event, TaskEnded) and (event.task.tenant, event.task.digest) in self._owed:
-            self._owed[(event.task.tenant, event.task.digest)] = event.at + ATTACH_FOR_MS
         if isinstance(event, TaskStarted | TaskEnded):
             self.drain_rate.note(self.runtime.fleet.monotonic())
 
@@ -165,8 +150,7 @@ class Intake:
         if draft.idempotency_key is not None:
             found = await store.search(draft.tenant, Search(idempotency_key=draft.idempotency_key, limit=1))
             return _same_or_mismatch(found[0].task, draft) if found else None
-        owed = self._owed.get((draft.tenant, draft.digest), 0) > now
-        if not (draft.repeats or owed):
+        if not (draft.repeats or self.uncollected.holds(draft.tenant, draft.digest, now)):
             return None
         alike = await store.alike(draft.tenant, draft.digest, now - ATTACH_FOR_MS)
         fit = [task for task in alike if not _failed_unpaid(task)]

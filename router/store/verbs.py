@@ -48,13 +48,15 @@ from router.store.rows import (
 )
 from router.store.sharing import Sharing
 from router.store.steps import Steps, Undone
+from router.store.uncollected import UncollectedVerbs
+from router.store.usage import UsageVerbs
 from router.task import Attempt, AttemptState, IllegalMove, Move, State, Task, accepted, apply, swept
 
 ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing):
+class Verbs(Sharing, UsageVerbs, UncollectedVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------
@@ -90,7 +92,8 @@ class Verbs(Sharing):
         for (fence,) in fences:
             if fence not in awake:
                 found += yield sql.ORPHANS, (fence, limit)
-        found += [row[:4] for row in halted if row[4] not in awake]
+        # One row for each attempt that is out: a task of several parts may have more than one.
+        found += {row[:4] for row in halted if row[4] not in awake}
         return (yield from self._take_over(owner, sorted(found)[:limit]))
 
     def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:

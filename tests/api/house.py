@@ -182,13 +182,20 @@ def ruleset(**changes: Any) -> Ruleset:
 
 @asynccontextmanager
 async def open_house(
-    rules: Ruleset | None = None, *, auth: bool = False, store: MemoryStore | None = None, desk: Desk | None = None
+    rules: Ruleset | None = None,
+    *,
+    auth: bool = False,
+    store: MemoryStore | None = None,
+    desk: Desk | None = None,
+    vault: DictVault | None = None,
+    replica: str = "test",
+    **more: Any,
 ) -> AsyncIterator[House]:
     """Run the flow and its HTTP edge on a free port."""
-    desk, vault, kept = desk or Desk(), DictVault(), store or MemoryStore()
+    desk, vault, kept = desk or Desk(), vault or DictVault(), store or MemoryStore()
     world = World(
         clock=WallClock(),
-        dice=seeded_dice(7),
+        dice=seeded_dice(sum(replica.encode())),
         call=_no_wire,
         listen=_no_wire,
         fetch=_NoFetch(),
@@ -197,7 +204,7 @@ async def open_house(
         offload=_inline,
         adapter=lambda _slug: desk,
     )
-    running = await life.begin(world, Bus(), rules or ruleset(), replica="test")
+    running = await life.begin(world, Bus(), rules or ruleset(), replica=replica)
     services = Services(
         life=running,
         world=world,
@@ -213,7 +220,7 @@ async def open_house(
         ready_checks=_ready,
         on_http=lambda _route, _method, _code, _seconds: None,
     )
-    async with TestClient(TestServer(build(services))) as client:
+    async with TestClient(TestServer(build(services, **more))) as client:
         yield House(client, desk, running, kept, vault, services)
         desk.open.set()
         await running.end(5.0)

@@ -6,7 +6,7 @@ import pytest
 
 from router.outcome import Billed
 from router.persistence import Owner, Stale
-from router.task import AttemptState, Priority
+from router.task import AttemptState, Priority, joined
 from tests.store.stage import (
     HANDLE,
     LATER,
@@ -87,6 +87,20 @@ async def test_live_tasks_and_ended_ones_with_an_attempt_out_are_taken_over(stor
     assert [(one.task_id, one.fence) for one in open_ones] == [(a_task(number).id, owner.epoch) for number in (3, 4, 6)]
     # What has ended keeps the fence of the life that ended it.
     assert [one.fence for one in views[1].attempts] == [again.fence]
+
+
+async def test_an_ended_task_with_two_parts_out_is_taken_over_once(store):
+    cast = Cast(store)
+    old = await cast.own()
+    task = await cast.admit(a_task(owner=old.replica, fence=old.epoch))
+    first = await cast.open(task, part=0, count=1)
+    beside = an_attempt(first.task, part=1, count=1)
+    second = await store.open_attempt(first.task, beside, joined(LATER, "flux", "flux-2"), ())
+    stopped = await store.cancel(task.tenant, task.id, cancel_it())
+
+    (view,) = await store.claim(await cast.own("there"), 0, 30, LATER)
+    assert view.task.version == stopped.task.version + 1
+    assert [one.n for one in view.attempts] == [1, second.attempt.n]
 
 
 async def test_taking_over_is_in_batches_best_priority_and_oldest_first(store):
