@@ -42,12 +42,11 @@ async def submit(services: Services, draft: Draft) -> Accepted:
     return answer
 
 
-async def take(
+def draft_of(
     request: web.Request, principal: Principal, submission: Submission, *, kind: Kind, surface: str, route: str
-) -> Accepted:
-    """Make a task of a request that is answered at once, as the aggregators' surfaces do it."""
-    services = request.app[SERVICES]
-    draft = Draft(
+) -> Draft:
+    """Draw up a request that is answered at once, as the aggregators' surfaces do it."""
+    return Draft(
         tenant=principal.tenant,
         key_id=principal.key_id,
         kind=kind,
@@ -66,6 +65,11 @@ async def take(
         repeats=announces_repeat(request),
         files=submission.files,
     )
+
+
+async def take(request: web.Request, draft: Draft) -> Accepted:
+    """Submit, and note that the caller has the id."""
+    services = request.app[SERVICES]
     accepted = await submit(services, draft)
     services.life.waiters.told(accepted.task)
     return accepted
