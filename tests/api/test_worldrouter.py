@@ -103,7 +103,7 @@ async def test_worldrouter_lists_nothing():
         assert (await house.client.get(f"{WORLDROUTER}/")).status in {404, 405}
 
 
-async def test_a_failed_and_an_expired_task_of_worldrouter_have_an_error_object():
+async def test_a_failed_and_a_cancelled_task_of_worldrouter_have_an_error_object():
     async with open_house(able()) as house:
         house.desk.answers = [failing(FailureKind.BAD_REQUEST)]
         task = await submitted(house, WORLDROUTER)
