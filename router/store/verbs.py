@@ -90,7 +90,8 @@ class Verbs(Sharing):
         for (fence,) in fences:
             if fence not in awake:
                 found += yield sql.ORPHANS, (fence, limit)
-        found += [row[:4] for row in halted if row[4] not in awake]
+        # One row per attempt that is out: a task whose parts are out side by side is there more than once.
+        found += {tuple(row[:4]) for row in halted if row[4] not in awake}
         return (yield from self._take_over(owner, sorted(found)[:limit]))
 
     def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:

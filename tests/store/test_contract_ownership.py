@@ -6,7 +6,7 @@ import pytest
 
 from router.outcome import Billed
 from router.persistence import Owner, Stale
-from router.task import AttemptState, Priority
+from router.task import AttemptState, Priority, joined
 from tests.store.stage import (
     HANDLE,
     LATER,
@@ -87,6 +87,18 @@ async def test_live_tasks_and_ended_ones_with_an_attempt_out_are_taken_over(stor
     assert [(one.task_id, one.fence) for one in open_ones] == [(a_task(number).id, owner.epoch) for number in (3, 4, 6)]
     # What has ended keeps the fence of the life that ended it.
     assert [one.fence for one in views[1].attempts] == [again.fence]
+
+
+async def test_an_ended_task_with_several_attempts_out_is_taken_over_once(store):
+    cast = Cast(store)
+    await cast.own()
+    opened = await cast.open(await cast.admit(), count=1)
+    beside = an_attempt(opened.task, part=1, count=1)
+    joining = await store.open_attempt(opened.task, beside, joined(LATER, "openai", "gpt-image-2"), ())
+    cancelled = (await store.cancel("acme", joining.task.id, cancel_it())).task
+    claimed = await store.claim(await cast.own(), 0, 100, LATER)
+
+    assert [(view.task.version, len(view.attempts)) for view in claimed] == [(cancelled.version + 1, 2)]
 
 
 async def test_taking_over_is_in_batches_best_priority_and_oldest_first(store):
