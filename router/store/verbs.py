@@ -34,6 +34,7 @@ from router.policy import budget
 from router.policy.budget import Balances, Hold, Posting
 from router.provider import Handle
 from router.store import sql
+from router.store.changes import ChangeVerbs
 from router.store.rows import (
     ATTEMPT_COLUMNS,
     TASK_COLUMNS,
@@ -54,7 +55,7 @@ ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing):
+class Verbs(Sharing, ChangeVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from router.changes import VERSIONS_MAX
 from router.outcome import Billed
 from router.persistence import Backlog, Owner, Search, Unavailable
 from router.task import Preferences, Priority, State
@@ -330,3 +331,38 @@ async def test_the_writing_verbs_of_a_life_are_counted_and_reads_are_not(store):
     await store.search("acme", Search())
 
     assert store.writes == {"admit": 1, "open_attempt": 1, "accept": 1, "close_attempt": 1}
+
+
+# -- what has changed -------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_moved_is_listed_in_order_page_by_page_and_only_to_its_tenant(store):
+    cast = Cast(store)
+    for number in range(5):
+        await cast.admit(a_task(number, created_at=NOW + number // 2, updated_at=NOW + number // 2))
+    await cast.admit(a_task(9, tenant="globex"))
+    moved = await cast.succeed(a_task(7), move=deliver(at=LATER))
+    found = await store.changed("acme", (0, ""), 100)
+
+    assert [(int(one.task_id[5:], 16), one.version) for one in found] == [*((n, 1) for n in range(5)), (7, 3)]
+    assert found[-1].updated_at == moved.updated_at == LATER
+    assert await store.changed("acme", (0, ""), 2) == found[:2]
+    assert await store.changed("acme", (found[1].updated_at, found[1].task_id), 100) == found[2:]
+    assert await store.changed("acme", (LATER, moved.id), 100) == ()
+    assert [one.task_id for one in await store.changed("globex", (0, ""), 100)] == [a_task(9).id]
+
+
+async def test_the_versions_of_tasks_are_told_to_their_tenant_alone(store):
+    cast = Cast(store)
+    moved, waiting = await cast.succeed(a_task(1)), await cast.admit(a_task(2))
+    other = await cast.admit(a_task(3, tenant="globex"))
+    asked = [waiting.id, moved.id, moved.id, other.id, "task_nobody"]
+    found = await store.versions("acme", asked)
+
+    assert [(one.task_id, one.version, one.updated_at) for one in found] == [
+        (moved.id, 3, LATER),
+        (waiting.id, 1, waiting.updated_at),
+    ]
+    assert await store.versions("acme", []) == ()
+    with pytest.raises(ValueError, match="33 tasks"):
+        await store.versions("acme", ["task"] * (VERSIONS_MAX + 1))

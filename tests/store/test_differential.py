@@ -60,7 +60,19 @@ PROVIDERS = ("fal", "openai")
 CIRCUITS = [(provider, provider, model) for provider in PROVIDERS for model in ("veo-3", "gpt-image-2")]
 PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"), ("provider:openai", "month")]
 
-READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended"}
+READS = {
+    "view",
+    "search",
+    "alike",
+    "waiting",
+    "backlog",
+    "balances",
+    "ledger",
+    "halted",
+    "ended",
+    "versions",
+    "changed",
+}
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
     *("admit Admitted", "admit Duplicate", "admit OverBudget"),
@@ -70,7 +82,7 @@ MUST_BE_MET = {
     *("move Task", "move Stale", "move IllegalMove", "cancel Cancelled", "cancel TooLate", "cancel no"),
     *("sweep yes", "sweep no", "forget yes", "forget no"),
     *("leave yes", "relieve yes", "relieve no", "share yes", "share no", "exchange yes"),
-    *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError"),
+    *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError", "versions no"),
     *(f"{verb} yes" for verb in READS),
 }
 
@@ -312,6 +324,14 @@ class Script:
 
     def ledger(self):
         return (self._id(),)
+
+    def versions(self):
+        return self.dice.choice(TENANTS), [self._id() for _ in range(self.dice.choice([1, 4, 4, 32]))]
+
+    def changed(self):
+        last = self.dice.choice(self.copies) if self.copies and self.dice.random() < 0.7 else None
+        after = (self.now - self.dice.randrange(2000), "") if last is None else (last.updated_at, last.id)
+        return self.dice.choice(TENANTS), after, self.dice.choice([1, 3, 100])
 
     def keep(self):
         return f"name-{self.dice.randrange(3)}", f"value-{self.dice.randrange(100)}"
