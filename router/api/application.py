@@ -9,9 +9,10 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import callbacks, errors, files, images, models, operations, tasks
+from router.api import callbacks, errors, files, images, models, operations, stream, tasks
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
+from router.api.followers import Followers, StreamLimits
 from router.api.operations import OWN_LISTENER
 from router.api.replies import REQUEST_ID
 from router.api.services import Services
@@ -24,9 +25,12 @@ HEADER_LINE_MAX: Final = 8190
 HEADER_FIELD_MAX: Final = 8190
 HEADERS_MAX: Final = 128
 KEEPALIVE_S: Final = 75.0
+STREAM_LIMITS: Final = StreamLimits()
 
 
-def build(services: Services, *, public: bool = True, admin: bool = True) -> web.Application:
+def build(
+    services: Services, *, public: bool = True, admin: bool = True, streams: StreamLimits = STREAM_LIMITS
+) -> web.Application:
     """Make the application of one listener: the public routes, the operators' routes, or both."""
     app = web.Application(middlewares=[_frame], client_max_size=64 << 20)
     app[SERVICES] = services
@@ -40,6 +44,10 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)
+        app[stream.FOLLOWERS] = Followers(services, streams)
+        app.on_shutdown.append(stream.close)
+        add.add_get("/v1/tasks/{id}/events", stream.follow_task, allow_head=False)
+        add.add_get("/v1/events", stream.follow_all, allow_head=False)
         add.add_post("/v1/tasks/{id}/cancel", tasks.cancel)
         add.add_post("/v1/tasks/{id}/retry", tasks.retry)
         add.add_get("/v1/files/{id}/{n}", files.read)

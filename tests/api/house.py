@@ -17,8 +17,9 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from router.api.application import build
+from router.api.application import STREAM_LIMITS, build
 from router.api.auth import hash_key
+from router.api.followers import StreamLimits
 from router.api.services import ReloadResult, Services
 from router.events import Bus
 from router.flow import life
@@ -179,7 +180,13 @@ def ruleset(**changes: Any) -> Ruleset:
 
 @asynccontextmanager
 async def open_house(
-    rules: Ruleset | None = None, *, auth: bool = False, store: MemoryStore | None = None, desk: Desk | None = None
+    rules: Ruleset | None = None,
+    *,
+    auth: bool = False,
+    store: MemoryStore | None = None,
+    desk: Desk | None = None,
+    replica: str = "test",
+    streams: StreamLimits = STREAM_LIMITS,
 ) -> AsyncIterator[House]:
     """Run the flow and its HTTP edge on a free port."""
     desk, vault, kept = desk or Desk(), DictVault(), store or MemoryStore()
@@ -194,7 +201,7 @@ async def open_house(
         offload=_inline,
         adapter=lambda _slug: desk,
     )
-    running = await life.begin(world, Bus(), rules or ruleset(), replica="test")
+    running = await life.begin(world, Bus(), rules or ruleset(), replica=replica)
     services = Services(
         life=running,
         world=world,
@@ -210,7 +217,7 @@ async def open_house(
         ready_checks=_ready,
         on_http=lambda _route, _method, _code, _seconds: None,
     )
-    async with TestClient(TestServer(build(services))) as client:
+    async with TestClient(TestServer(build(services, streams=streams))) as client:
         yield House(client, desk, running, kept, vault, services)
         desk.open.set()
         await running.end(5.0)
