@@ -162,7 +162,7 @@ class Followers:
         self._services = services
         self._store = services.world.store
         self._crowds: dict[str, Crowd] = {}
-        self._count = 0
+        self.count = 0
         self._new: dict[tuple[str, str], None] = {}  # (tenant, id) of what has to be read
         self._wake = asyncio.Event()
         self._is_hinted = False
@@ -176,7 +176,7 @@ class Followers:
     def following(self, tenant: str, task_id: str | None = None) -> Iterator[Follower]:
         """Be told what is new from now on; `Refusal` (429) when too many are. Look at the row after entering."""
         crowd = self._crowds.get(tenant)
-        if self._count >= self.limits.streams:
+        if self.count >= self.limits.streams:
             raise _too_many(f"{self.limits.streams} in all")
         if crowd is not None and sum(1 for _ in crowd.everybody()) >= self.limits.streams_per_tenant:
             raise _too_many(f"{self.limits.streams_per_tenant} of yours")
@@ -207,13 +207,13 @@ class Followers:
                 crowd.since = self._services.now()
                 crowd.place = (crowd.since - OVERLAP_MS, "")
             crowd.wide.append(follower)
-        self._count += 1
+        self.count += 1
         self._hint()
         if self._turning is None:
             self._begin()
 
     def _leave(self, follower: Follower) -> None:
-        self._count -= 1
+        self.count -= 1
         crowd = self._crowds[follower.tenant]
         if follower.task_id is None:
             crowd.wide.remove(follower)
