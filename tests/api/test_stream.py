@@ -10,7 +10,6 @@ from tests.api.house import Desk, open_house, ruleset
 from tests.store.stage import a_task
 from tests.waiting import poll_until
 
-
 # -- one task ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Those who follow tasks: by link and from other origins, over WebSocket, too slow, too many, and when a daemon stops."""
+"""Those who follow tasks: by link, from other origins, over WebSocket, too slow, too many; and a daemon that stops."""
 
 import asyncio
 import socket
@@ -12,7 +12,6 @@ from tests.api.following import BODY, ENDED, QUICK, Events, events_of, finish, f
 from tests.api.house import ADMIN_KEY, Desk, open_house
 from tests.daemons import running_daemon, write_routing
 from tests.waiting import poll_until
-
 
 # -- links ------------------------------------------------------------------------------------------------------------
 
