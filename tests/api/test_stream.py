@@ -193,6 +193,24 @@ async def test_a_stream_of_all_tasks_goes_on_where_it_was_left():
             assert seen == {one["id"], two["id"]}  # what is only just older than the id may come again
 
 
+async def test_what_is_committed_late_is_told_although_its_instant_has_passed():
+    async with open_house(streams=QUICK) as house:
+
+        async def admit(number, ago_ms):
+            at = house.services.now() - ago_ms
+            await house.store.admit(a_task(number, tenant="default", updated_at=at, fence=99), ())
+            return a_task(number).id
+
+        async with following(house, "/v1/events") as events:
+            for number, ago_ms in ((1, 0), (2, 5_000)):
+                task_id = await admit(number, ago_ms)
+                last_id, _event, data = await events.next()
+                assert data["id"] == task_id
+        late = await admit(3, 9_000)
+        async with following(house, "/v1/events", **{"Last-Event-ID": last_id}) as events:
+            assert late in {(await events.next())[2]["id"] for _ in range(3)}
+
+
 async def test_a_long_absence_is_made_up_for_page_by_page():
     async with open_house(streams=replace(QUICK, unread=5)) as house:
         began = house.services.now() - 5_000

@@ -74,6 +74,9 @@ async def browsing(url: str) -> AsyncIterator[Page]:
                 async with client.ws_connect(target, max_msg_size=64 << 20) as talk:
                     yield Page(talk)
         finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its own session: the browser and what it started
             process.wait()
