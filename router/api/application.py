@@ -14,7 +14,7 @@ from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.followers import Followers, StreamLimits
 from router.api.operations import OWN_LISTENER
-from router.api.replies import REQUEST_ID
+from router.api.replies import ANSWERED_AT_S, REQUEST_ID
 from router.api.services import Services
 from router.persistence import Unavailable
 from router.task import Error, new_id
@@ -77,7 +77,8 @@ async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await _answer(request, handler, request_id)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
-    services.on_http(route_of(request), request.method, response.status, loop.time() - began_s)
+    answered_at_s = request.get(ANSWERED_AT_S, loop.time())
+    services.on_http(route_of(request), request.method, response.status, answered_at_s - began_s)
     return response
 
 

@@ -9,6 +9,8 @@ import orjson
 from aiohttp import web
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+# When (on the loop's clock) a stream began to answer: how long it goes on says nothing about how fast we are.
+ANSWERED_AT_S: web.RequestKey[float] = web.RequestKey("answered_at_s", float)
 
 
 def json_reply(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:

@@ -30,7 +30,7 @@ from router.api.auth import SERVICES, caller_of
 from router.api.dialects import native
 from router.api.errors import Refusal, invalid
 from router.api.followers import OVERLAP_MS, Follower, Followers, Over
-from router.api.replies import request_id_of
+from router.api.replies import ANSWERED_AT_S, request_id_of
 from router.api.tasks import no_such_task
 from router.persistence import TaskView, Unavailable
 from router.task import Error
@@ -125,6 +125,7 @@ class Stream:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         try:
             await self._patiently(wire.open({**headers, "X-Request-Id": request_id_of(self._request)}, first_id))
+            self._request[ANSWERED_AT_S] = self._spoke_at_s
             try:
                 if since is not None:
                     await self._catch_up(since)

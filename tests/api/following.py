@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import socket
 from contextlib import asynccontextmanager
 
+from router.api.application import build
 from router.api.followers import StreamLimits
+from router.api.listener import Listener
+from router.api.stream import FOLLOWERS
 from router.persistence import Unavailable
 from router.store.memory import MemoryStore
 
@@ -79,6 +83,17 @@ async def socketing(house, path, **more):
     """An open WebSocket; a link may name the house too."""
     async with asyncio.timeout(60), house.client.ws_connect(path.removeprefix(house.url), **more) as talk:
         yield talk
+
+
+@asynccontextmanager
+async def listening(house, streams):
+    """The house behind the product's own listener, where nobody tells a handler that its client has gone."""
+    bound, app = socket.create_server(("127.0.0.1", 0)), build(house.services, streams=streams)
+    listener = await Listener.start(app, bound, close_s=5.0)
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}", app[FOLLOWERS]
+    finally:
+        await listener.close()
 
 
 async def submit(house, **more):

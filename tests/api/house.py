@@ -147,6 +147,7 @@ class House:
     store: MemoryStore
     vault: DictVault
     services: Services
+    exchanges: list[tuple[str, str, int, float]]  # route, method, status, seconds, as they are counted
 
     @property
     def url(self) -> str:
@@ -201,6 +202,7 @@ async def open_house(
         offload=_inline,
         adapter=lambda _slug: desk,
     )
+    exchanges: list[tuple[str, str, int, float]] = []
     running = await life.begin(world, Bus(), rules or ruleset(), replica=replica)
     services = Services(
         life=running,
@@ -215,10 +217,10 @@ async def open_house(
         check_config=lambda _text: ReloadResult("test", changed=False),
         config_info=lambda: {"hash": running.runtime.rules.hash},
         ready_checks=_ready,
-        on_http=lambda _route, _method, _code, _seconds: None,
+        on_http=lambda *counted: exchanges.append(counted),
     )
     async with TestClient(TestServer(build(services, streams=streams))) as client:
-        yield House(client, desk, running, kept, vault, services)
+        yield House(client, desk, running, kept, vault, services, exchanges)
         desk.open.set()
         await running.end(5.0)
 

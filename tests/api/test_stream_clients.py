@@ -8,7 +8,7 @@ from aiohttp import ClientSession, WSMsgType
 
 from router.api import links
 from router.api.stream import FOLLOWERS
-from tests.api.following import BODY, ENDED, QUICK, Events, events_of, finish, following, socketing, submit
+from tests.api.following import BODY, ENDED, QUICK, Events, events_of, finish, following, listening, socketing, submit
 from tests.api.house import ADMIN_KEY, Desk, open_house
 from tests.daemons import running_daemon, write_routing
 from tests.waiting import poll_until
@@ -108,37 +108,52 @@ async def test_a_stream_with_nothing_to_tell_gives_signs_of_life():
 
 
 async def test_a_client_that_takes_nothing_is_cut_off_and_nobody_else_waits_for_it():
-    async with open_house(desk=Desk(is_open=False), streams=replace(QUICK, stall_s=0.2)) as house:
-        house.desk.open.set()
-        deaf = socket.socket()
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.setblocking(False)
-        loop, server = asyncio.get_running_loop(), house.client.server
-        await loop.sock_connect(deaf, (server.host, server.port))
-        await loop.sock_sendall(deaf, b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
-        followers = house.client.server.app[FOLLOWERS]
-        await poll_until(lambda: followers.count == 1, "the deaf one to follow")
-        long_words = {"prompt": "a cat " * 5_000, "size": "1024x1024"}
-        async with following(house, "/v1/events") as events:
-            told = 0
-            while followers.count == 2:
-                await submit(house, input=long_words)
-                await events.until(ENDED)
-                told += 1
-                assert told < 500, "the deaf one is still there"
-        deaf.close()
+    quick = replace(QUICK, stall_s=0.2)
+    long_words = {"prompt": "a cat " * 5_000, "size": "1024x1024"}
+    async with open_house() as house, listening(house, quick) as (url, followers), ClientSession(url) as client:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+            deaf.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+            await poll_until(lambda: followers.count == 1, "the deaf one to follow")
+            async with client.get("/v1/events") as reply:
+                told, events = 0, Events(reply)
+                await events.block()
+                while followers.count == 2:
+                    await submit(house, input=long_words)
+                    await events.until(ENDED)
+                    told += 1
+                    assert told < 500, "the deaf one is still there"
 
         assert told > 1
 
 
 async def test_who_has_gone_is_noticed_and_leaves_nothing_behind():
-    async with open_house(desk=Desk(is_open=False), streams=QUICK) as house:
-        followers, readers = house.client.server.app[FOLLOWERS], len(house.life.runtime.bus.readers)
+    async with open_house(desk=Desk(is_open=False)) as house, listening(house, QUICK) as (url, followers):
+        readers = len(house.life.runtime.bus.readers)
         task = await submit(house)
-        async with following(house, events_of(task)), house.client.ws_connect("/v1/events"):
-            assert (followers.count, len(house.life.runtime.bus.readers)) == (2, readers + 1)
-        await poll_until(lambda: followers.count == 0, "both to be noticed")
-        assert len(house.life.runtime.bus.readers) == readers
+        async with ClientSession(url) as client:
+            async with client.get(events_of(task)) as reply, client.ws_connect("/v1/events"):
+                await Events(reply).next()
+                await poll_until(lambda: followers.count == 2, "both to follow")
+                assert len(house.life.runtime.bus.readers) == readers + 1
+            await poll_until(lambda: followers.count == 0, "both to be noticed")
+            assert len(house.life.runtime.bus.readers) == readers
+
+
+async def test_a_stream_is_counted_by_the_time_to_its_first_word():
+    async with open_house() as house, listening(house, replace(QUICK, ping_s=0.05)) as (url, _followers):
+        loop = asyncio.get_running_loop()
+        async with ClientSession(url) as client, client.get("/v1/events") as reply:
+            began_s, events = loop.time(), Events(reply)
+            for _ in range(4):  # the opening, and as many pings as take a while
+                await events.block()
+            lasted_s = loop.time() - began_s
+        await poll_until(lambda: house.exchanges, "the stream to be over")
+        [(route, method, status, seconds)] = house.exchanges
+
+        assert (route, method, status) == ("/v1/events", "GET", 200)
+        assert seconds < lasted_s
 
 
 async def test_too_many_streams_are_refused_before_anything_is_read():
