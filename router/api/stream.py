@@ -49,7 +49,7 @@ ANY_ORIGIN = {"Access-Control-Allow-Origin": "*"}
 async def follow_task(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks/{id}/events`, with a key or by the signature of `events_url`."""
     if "sig" not in request.query:
-        principal = caller_of(request)
+        principal = await caller_of(request)
         _refuse_strange_origin(request)
         return await _follow_task(request, principal.tenant, {})
     try:
@@ -61,7 +61,7 @@ async def follow_task(request: web.Request) -> web.StreamResponse:
 
 async def follow_all(request: web.Request) -> web.StreamResponse:
     """`GET /v1/events`: all of the caller's tasks."""
-    principal = caller_of(request)
+    principal = await caller_of(request)
     _refuse_strange_origin(request)
     since = _read_instant(_last_id_of(request))
     with request.app[FOLLOWERS].following(principal.tenant) as follower:
@@ -102,6 +102,8 @@ class Stream:
 
     def __init__(self, request: web.Request, follower: Follower) -> None:
         """Nothing is sent yet."""
+        self._by_link = follower.task_id is not None and "sig" in request.query
+        self._checked_at_s = self._spoke_at_s = asyncio.get_running_loop().time()
         self.is_socket = web.WebSocketResponse().can_prepare(request).ok
         self.told = Told(request, is_wide=follower.task_id is None)
         self._request = request
@@ -110,7 +112,6 @@ class Stream:
         self._store = request.app[SERVICES].world.store
         ping_s = self._limits.ping_s
         self._wire: Wire = SocketWire(request, follower, ping_s) if self.is_socket else EventWire(request)
-        self._spoke_at_s = asyncio.get_running_loop().time()
 
     async def serve(
         self, headers: Mapping[str, str], *, first_id: str = "", since: int | None = None
@@ -145,7 +146,7 @@ class Stream:
     async def _catch_up(self, since: int) -> None:
         """Tell everything that was moved since then, as it is now, the longest ago first."""
         place, tenant = (max(0, since - OVERLAP_MS), ""), self._follower.tenant
-        while self._follower.over is None:
+        while self._follower.over is None and await self._may_go_on():
             found = await self._store.changed(tenant, place, CATCH_UP_PAGE)
             for view in await asyncio.gather(*(self._store.view(tenant, one.task_id) for one in found)):
                 if view is not None:
@@ -157,7 +158,7 @@ class Stream:
     async def _tell(self) -> None:
         """Tell what comes, and give a sign of life when nothing does."""
         follower, limits, loop = self._follower, self._limits, asyncio.get_running_loop()
-        while follower.over is None and not self._wire.is_over:
+        while follower.over is None and not self._wire.is_over and await self._may_go_on():
             view = follower.take()
             if view is not None:
                 await self._say(view)
@@ -170,6 +171,23 @@ class Stream:
             except TimeoutError:
                 if loop.time() - self._spoke_at_s >= limits.ping_s:
                     await self._patiently(self._wire.ping())
+
+    async def _may_go_on(self) -> bool:
+        """Whether the key of the request is still good; a link is good for the task that it was opened for.
+
+        A key may be revoked while a stream is open, and must be useless within 5 s (contract section 4).
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._by_link or now_s - self._checked_at_s < self._limits.look_s:
+            return True
+        self._checked_at_s = now_s
+        try:
+            await caller_of(self._request)
+        except Refusal:
+            return False
+        except Unavailable:
+            return True  # as long as keys cannot be asked for, tasks cannot either
+        return True
 
     async def _say(self, view: TaskView) -> None:
         frame = self.told.frame_of(view)

@@ -31,9 +31,11 @@ from router.persistence import (
     TooLate,
 )
 from router.provider import Handle
+from router.store.keys import KeyLanes
 from router.store.lane import Lane
 from router.store.verbs import Verbs
 from router.task import Attempt, Move, Task
+from router.usage import Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,14 @@ class Lanes:
     lister: Lane
 
 
-class RelationalStore:
+class RelationalStore(KeyLanes):
     """The store over an SQL engine. `writes` counts the writing verbs; `on_commit` is told the seconds of each commit.
 
     `warning` is a line for the operator about the engine in use, None when there is nothing to say.
     """
 
     shared: bool
+    _verbs: Verbs
     warning: str | None = None
 
     def __init__(self, lanes: Lanes, verbs: Verbs) -> None:
@@ -198,6 +201,24 @@ class RelationalStore:
     async def changed(self, tenant: str, after: tuple[int, str], limit: int) -> tuple[Change, ...]:
         """List what was moved."""
         return await self._lister.ask(self._verbs.changed, tenant, after, limit)
+
+    async def leave_uncollected(self, tenant: str, digest: str, until: int, now: int) -> None:
+        """Note a result that nobody has."""
+        self.writes["leave_uncollected"] += 1
+        await self._writer.ask(self._verbs.leave_uncollected, tenant, digest, until, now)
+
+    async def collect(self, tenant: str, digest: str) -> None:
+        """Forget it."""
+        self.writes["collect"] += 1
+        await self._writer.ask(self._verbs.collect, tenant, digest)
+
+    async def uncollected(self, now: int, limit: int) -> tuple[tuple[str, str, int], ...]:
+        """List results that nobody has."""
+        return await self._reader.ask(self._verbs.uncollected, now, limit)
+
+    async def spending(self, tenant: str, since: int, until: int) -> tuple[Spending, ...]:
+        """Sum what was spent."""
+        return await self._lister.ask(self._verbs.spending, tenant, since, until)
 
     # -- housekeeping -------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,9 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from router.api.application import STREAM_LIMITS, build
+from router.api.application import build
 from router.api.auth import hash_key
-from router.api.followers import StreamLimits
+from router.api.key_cache import KeyCache
 from router.api.services import ReloadResult, Services
 from router.events import Bus
 from router.flow import life
@@ -54,7 +54,7 @@ from router.provider import (
     Usage,
 )
 from router.store.memory import MemoryStore
-from router.world import WallClock, World, seeded_dice
+from router.world import LISTED, WallClock, World, seeded_dice
 
 ADMIN_KEY = "pm_" + "a" * 8 + "_" + "b" * 52
 PEPPER = b"pepper-of-the-tests"
@@ -136,6 +136,9 @@ class DictVault:
     async def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 
+    async def listed(self) -> tuple[str, ...]:
+        return tuple(sorted(key for key in self.objects if key.startswith(LISTED)))
+
 
 @dataclass(slots=True)
 class House:
@@ -186,14 +189,15 @@ async def open_house(
     auth: bool = False,
     store: MemoryStore | None = None,
     desk: Desk | None = None,
+    vault: DictVault | None = None,
     replica: str = "test",
-    streams: StreamLimits = STREAM_LIMITS,
+    **more: Any,
 ) -> AsyncIterator[House]:
     """Run the flow and its HTTP edge on a free port."""
-    desk, vault, kept = desk or Desk(), DictVault(), store or MemoryStore()
+    desk, vault, kept = desk or Desk(), vault or DictVault(), store or MemoryStore()
     world = World(
         clock=WallClock(),
-        dice=seeded_dice(7),
+        dice=seeded_dice(sum(replica.encode())),
         call=_no_wire,
         listen=_no_wire,
         fetch=_NoFetch(),
@@ -212,6 +216,7 @@ async def open_house(
         admin_key_hash=hash_key(ADMIN_KEY, PEPPER),
         signing_secret=b"signing-secret-of-the-tests",
         pepper=PEPPER,
+        keys=KeyCache(kept, running.runtime.fleet.monotonic, running.runtime.limits.learn),
         metrics=_metrics,
         reload=_reload,
         check_config=lambda _text: ReloadResult("test", changed=False),
@@ -219,7 +224,7 @@ async def open_house(
         ready_checks=_ready,
         on_http=lambda *counted: exchanges.append(counted),
     )
-    async with TestClient(TestServer(build(services, streams=streams))) as client:
+    async with TestClient(TestServer(build(services, **more))) as client:
         yield House(client, desk, running, kept, vault, services, exchanges)
         desk.open.set()
         await running.end(5.0)

@@ -13,6 +13,8 @@ from tests.api.house import ADMIN_KEY, Desk, open_house
 from tests.daemons import running_daemon, write_routing
 from tests.waiting import poll_until
 
+KEYS = "/admin/v1/keys"
+
 # -- links ------------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +141,19 @@ async def test_who_has_gone_is_noticed_and_leaves_nothing_behind():
                 assert len(house.life.runtime.bus.readers) == readers + 1
             await poll_until(lambda: followers.count == 0, "both to be noticed")
             assert len(house.life.runtime.bus.readers) == readers
+
+
+async def test_a_stream_ends_when_its_key_is_revoked():
+    async with open_house(auth=True, streams=QUICK) as house:
+        admin = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        made = await (await house.client.post(KEYS, json={"name": "page", "tenant": "acme"}, headers=admin)).json()
+        key = {"Authorization": f"Bearer {made['key']}"}
+        async with following(house, "/v1/events", **key) as events, socketing(house, "/v1/events", headers=key) as talk:
+            await events.block()
+            revoked = await house.client.post(f"{KEYS}/{made['id']}/revoke", headers=admin)
+            assert revoked.status == 200
+            assert await events.block() is None
+            assert (await talk.receive()).type is WSMsgType.CLOSE
 
 
 async def test_a_stream_is_counted_by_the_time_to_its_first_word():

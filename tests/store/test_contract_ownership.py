@@ -89,16 +89,18 @@ async def test_live_tasks_and_ended_ones_with_an_attempt_out_are_taken_over(stor
     assert [one.fence for one in views[1].attempts] == [again.fence]
 
 
-async def test_an_ended_task_with_several_attempts_out_is_taken_over_once(store):
+async def test_an_ended_task_with_two_parts_out_is_taken_over_once(store):
     cast = Cast(store)
-    await cast.own()
-    opened = await cast.open(await cast.admit(), count=1)
-    beside = an_attempt(opened.task, part=1, count=1)
-    joining = await store.open_attempt(opened.task, beside, joined(LATER, "openai", "gpt-image-2"), ())
-    cancelled = (await store.cancel("acme", joining.task.id, cancel_it())).task
-    claimed = await store.claim(await cast.own(), 0, 100, LATER)
+    old = await cast.own()
+    task = await cast.admit(a_task(owner=old.replica, fence=old.epoch))
+    first = await cast.open(task, part=0, count=1)
+    beside = an_attempt(first.task, part=1, count=1)
+    second = await store.open_attempt(first.task, beside, joined(LATER, "flux", "flux-2"), ())
+    stopped = await store.cancel(task.tenant, task.id, cancel_it())
 
-    assert [(view.task.version, len(view.attempts)) for view in claimed] == [(cancelled.version + 1, 2)]
+    (view,) = await store.claim(await cast.own("there"), 0, 30, LATER)
+    assert view.task.version == stopped.task.version + 1
+    assert [one.n for one in view.attempts] == [1, second.attempt.n]
 
 
 async def test_taking_over_is_in_batches_best_priority_and_oldest_first(store):

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from router.changes import VERSIONS_MAX
 from router.outcome import Billed
 from router.persistence import Backlog, Owner, Search, Unavailable
 from router.task import Preferences, Priority, State
@@ -333,37 +332,22 @@ async def test_the_writing_verbs_of_a_life_are_counted_and_reads_are_not(store):
     assert store.writes == {"admit": 1, "open_attempt": 1, "accept": 1, "close_attempt": 1}
 
 
-# -- what has changed -------------------------------------------------------------------------------------------------
+# -- sums -------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_was_moved_is_listed_in_order_page_by_page_and_only_to_its_tenant(store):
+async def test_spending_is_summed_by_day_model_provider_and_key(store):
     cast = Cast(store)
-    for number in range(5):
-        await cast.admit(a_task(number, created_at=NOW + number // 2, updated_at=NOW + number // 2))
-    await cast.admit(a_task(9, tenant="globex"))
-    moved = await cast.succeed(a_task(7), move=deliver(at=LATER))
-    found = await store.changed("acme", (0, ""), 100)
+    await cast.succeed(a_task(1))
+    await cast.succeed(a_task(2))
+    await cast.succeed(a_task(3, model="veo-3", key_id=None))
+    await cast.succeed(a_task(4, tenant="globex"))
+    lines = await store.spending("acme", 0, 2**53)
 
-    assert [(int(one.task_id[5:], 16), one.version) for one in found] == [*((n, 1) for n in range(5)), (7, 3)]
-    assert found[-1].updated_at == moved.updated_at == LATER
-    assert await store.changed("acme", (0, ""), 2) == found[:2]
-    for at, one in enumerate(found):  # some were moved in the same millisecond: the id decides
-        assert await store.changed("acme", (one.updated_at, one.task_id), 100) == found[at + 1 :]
-    assert await store.changed("acme", (LATER, moved.id), 100) == ()
-    assert [one.task_id for one in await store.changed("globex", (0, ""), 100)] == [a_task(9).id]
-
-
-async def test_the_versions_of_tasks_are_told_to_their_tenant_alone(store):
-    cast = Cast(store)
-    moved, waiting = await cast.succeed(a_task(1)), await cast.admit(a_task(2))
-    other = await cast.admit(a_task(3, tenant="globex"))
-    asked = [waiting.id, moved.id, moved.id, other.id, "task_nobody"]
-    found = await store.versions("acme", asked)
-
-    assert [(one.task_id, one.version, one.updated_at) for one in found] == [
-        (moved.id, 3, LATER),
-        (waiting.id, 1, waiting.updated_at),
+    assert [(line.model, line.key_id, line.attempts, line.delivered) for line in lines] == [
+        ("gpt-image-2", "key-1", 2, 2),
+        ("veo-3", None, 1, 1),
     ]
-    assert await store.versions("acme", []) == ()
-    with pytest.raises(ValueError, match="33 tasks"):
-        await store.versions("acme", ["task"] * (VERSIONS_MAX + 1))
+    (view,) = [one for one in await store.search("acme", Search()) if one.task.model == "veo-3"]
+    assert lines[1].cost_nanos == view.attempts[0].cost_nanos
+    assert lines[1].day == view.attempts[0].ended_at // 86_400_000
+    assert await store.spending("acme", 0, view.attempts[0].ended_at - 10_000) == ()
