@@ -30,9 +30,12 @@ def base_of(request: web.Request) -> str:
 
 def sight_of(request: web.Request, view: TaskView) -> Sight:
     """Gather what of a task is not in its row."""
-    services = request.app[SERVICES]
+    return sight_from(request.app[SERVICES], base_of(request), view)
+
+
+def sight_from(services: Services, base: str, view: TaskView) -> Sight:
+    """The same where nobody asks: `base` is where links begin."""
     task = view.task
-    base = base_of(request)
     return Sight(
         link=lambda output: link_of(services, base, task, output),
         progress=progress_of(services, view),
