@@ -9,13 +9,13 @@ import orjson
 from aiohttp import web
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+# When (on the loop's clock) a stream began to answer: how long it goes on says nothing about how fast we are.
+ANSWERED_AT_S: web.RequestKey[float] = web.RequestKey("answered_at_s", float)
 SURFACE: web.RequestKey[str] = web.RequestKey("surface", str)
 """Whose words an error of this request is told in; set as soon as it is known, the frame reads it."""
 
 PATHS = {"/v1/async/": "pixapi", "/v1/images/generation_tasks": "worldrouter"}
 """The paths that only one surface has, so that even an unknown method or a missing key is answered in its form."""
-# When (on the loop's clock) a stream began to answer: how long it goes on says nothing about how fast we are.
-ANSWERED_AT_S: web.RequestKey[float] = web.RequestKey("answered_at_s", float)
 
 
 def json_reply(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:

@@ -67,7 +67,7 @@ CIRCUITS = [(provider, provider, model) for provider in PROVIDERS for model in (
 PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"), ("provider:openai", "month")]
 
 READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended", "spending"}
-READS |= {"versions", "changed", "find_key", "key", "keys", "uncollected", "webhooks", "webhooks_due", "is_disabled"}
+READS |= {"find_key", "key", "keys", "uncollected", "webhooks", "webhooks_due", "is_disabled", "versions", "changed"}
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
     *("admit Admitted", "admit Duplicate", "admit OverBudget"),
@@ -332,14 +332,6 @@ class Script(AreaDraws):
 
     def ledger(self):
         return (self._id(),)
-
-    def versions(self):
-        return self.dice.choice(TENANTS), [self._id() for _ in range(self.dice.choice([1, 4, 4, 32]))]
-
-    def changed(self):
-        last = self.dice.choice(self.copies) if self.copies and self.dice.random() < 0.7 else None
-        after = (self.now - self.dice.randrange(2000), "") if last is None else (last.updated_at, last.id)
-        return self.dice.choice(TENANTS), after, self.dice.choice([1, 3, 100])
 
     def keep(self):
         return f"name-{self.dice.randrange(3)}", f"value-{self.dice.randrange(100)}"
