@@ -241,6 +241,17 @@ class TasksTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyChanged:
+    """An operator made, rotated or revoked an API key. `by`: the API key that it was done with, None: the admin key."""
+
+    at: int
+    key_id: str
+    tenant: str
+    change: str
+    by: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class WebhookTried:
     """A webhook (as it was taken) was tried, and this is where it stands now."""
 
@@ -275,6 +286,7 @@ Event = (
     | Recovered
     | LifeReplaced
     | TasksTaken
+    | KeyChanged
     | WebhookTried
 )
 

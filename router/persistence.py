@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from router.keys import KeyStore
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.outbox import Outbox
 from router.provider import Handle
 from router.task import Attempt, Move, State, Task
+from router.usage import UsageReads
 
 ENDED_MAX = 32
 
@@ -163,7 +165,7 @@ class Unavailable(Exception):  # noqa: N818 - it is what the caller is told
     """The store cannot answer now (disk full, database away, closed). Nothing is known to have been written."""
 
 
-class Store(Outbox, Protocol):
+class Store(KeyStore, Outbox, UsageReads, Protocol):
     """The truth about tasks. Writing verbs return only when their commit is durable; each is one transaction.
 
     Guards: a verb that takes a `Task` or an `Attempt` applies only if the row still has its `version` (tasks), `state`
@@ -265,6 +267,16 @@ class Store(Outbox, Protocol):
 
     def listen(self, hear: Callable[[str], None]) -> None:
         """Call `hear` with the topic of each hint of another daemon. What it misses it finds by asking."""
+
+    # results that callers were sent away from (contract 5.4)
+    async def leave_uncollected(self, tenant: str, digest: str, until: int, now: int) -> None:
+        """Note until when an equal request should attach; what has run out by `now` is dropped."""
+
+    async def collect(self, tenant: str, digest: str) -> None:
+        """Forget it: the result has been given out."""
+
+    async def uncollected(self, now: int, limit: int) -> tuple[tuple[str, str, int], ...]:
+        """List (tenant, digest, until) of all tenants, those that end last first."""
 
     # reads
     async def view(self, tenant: str, task_id: str) -> TaskView | None:

@@ -8,13 +8,16 @@ and never with its value. Floor 4.
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+S = TypeVar("S", bound=BaseSettings)
 
 SECRETS = ("database_url", "admin_key", "signing_secret")
 ADMIN_KEY_MIN_CHARS = 16
@@ -102,12 +105,7 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _demand_address(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
-            raise ValueError("must be http(s)://host[:port][/path]")
-        return url.rstrip("/")
+        return _read_address(url)
 
     @model_validator(mode="after")
     def _keep_open_doors_local(self) -> Self:
@@ -134,6 +132,13 @@ class Settings(BaseSettings):
         """Where the first start leaves the key that it made."""
         return self.data_dir / ADMIN_KEY_NAME
 
+    def read_admin_key(self) -> str | None:
+        """The admin key that a first start has left here, None when there is no such file or it is not ours to read."""
+        try:
+            return self.admin_key_path.read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None
+
     def find_database(self) -> Path | str:
         """The SQLite file, or the address of a PostgreSQL database; `SettingsInvalid` for anything else."""
         if self.database_url is None:
@@ -155,14 +160,66 @@ class Settings(BaseSettings):
         return _path_of("POINTSMAN_STORAGE_URL", self.storage_url, "file")
 
 
+class ClientSettings(BaseSettings):
+    """What commands that are clients are told: where the daemon is and the key to use there. None: not said."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="POINTSMAN_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    url: str | None = None
+    api_key: SecretStr | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _demand_address(cls, url: str | None) -> str | None:
+        return _read_address(url)
+
+    @field_validator("api_key")
+    @classmethod
+    def _demand_characters(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not (key.get_secret_value().isascii() and key.get_secret_value().isprintable()):
+            raise ValueError("must be printable ASCII")
+        return key
+
+
+def load_client_settings() -> ClientSettings:
+    """Read what the environment says about the daemon to talk to. `SettingsInvalid` names every problem."""
+    return _load(ClientSettings, {})
+
+
 def load_settings(**said: Any) -> Settings:
     """Read the environment; what a command line says (not None) wins. `SettingsInvalid` names every problem."""
+    return _load(Settings, {name: value for name, value in said.items() if value is not None})
+
+
+def _load(settings: type[S], said: Mapping[str, Any]) -> S:
     try:
-        return Settings(**{name: value for name, value in said.items() if value is not None})
+        return settings(**said)
     except ValidationError as invalid:
         raise SettingsInvalid(tuple(_problem_of(error) for error in invalid.errors(include_input=False))) from None
     except (OSError, UnicodeDecodeError):
         raise SettingsInvalid((".env: cannot be read",)) from None
+
+
+def _read_address(url: str | None) -> str | None:
+    """Check the base of addresses; no slash at its end."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        fit = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        fit = False
+    if not fit or parts.query or parts.fragment:
+        raise ValueError("must be http(s)://host[:port][/path]")
+    return url.rstrip("/")
 
 
 def is_loopback(host: str) -> bool:

@@ -9,7 +9,20 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import callbacks, errors, files, images, models, operations, tasks, webhooks
+from router.api import (
+    callbacks,
+    errors,
+    files,
+    image_stream,
+    images,
+    keys,
+    models,
+    multipart,
+    operations,
+    tasks,
+    usage,
+    webhooks,
+)
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
@@ -26,17 +39,25 @@ HEADERS_MAX: Final = 128
 KEEPALIVE_S: Final = 75.0
 
 
-def build(services: Services, *, public: bool = True, admin: bool = True) -> web.Application:
-    """Make the application of one listener: the public routes, the operators' routes, or both."""
+def build(
+    services: Services, *, public: bool = True, admin: bool = True, pace: image_stream.Pace = image_stream.USUAL_PACE
+) -> web.Application:
+    """Make the application of one listener: the public routes, the operators' routes, or both.
+
+    `pace` holds the times of streams of images.
+    """
     app = web.Application(middlewares=[_frame], client_max_size=64 << 20)
     app[SERVICES] = services
     app[OWN_LISTENER] = admin and not public
+    app[image_stream.PACE] = pace
     app[callbacks.KEY_SETS] = callbacks.KeySets()
     add = app.router
     add.add_get("/healthz", operations.healthz)
     add.add_get("/readyz", operations.readyz)
     if public:
-        add.add_post("/v1/images/generations", images.generate)
+        add.add_post(images.GENERATIONS, images.generate)
+        add.add_post(images.EDITS, images.edit)
+        add.add_post(images.VARIATIONS, images.vary)
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)
@@ -48,6 +69,7 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
         add.add_get("/v1/models", models.listing, allow_head=False)
         add.add_get("/v1/models/{id:.+}", models.read, allow_head=False)
         add.add_post("/v1/route/explain", operations.explain)
+        add.add_get("/v1/usage", usage.read, allow_head=False)
     if admin:
         add.add_get("/metrics", operations.metrics)
         add.add_get("/admin/v1/config", operations.config_current)
@@ -59,6 +81,12 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
         add.add_post("/admin/v1/webhooks/{id}/redeliver", webhooks.redeliver)
         add.add_get("/admin/v1/providers", operations.providers)
         add.add_get("/admin/v1/breakers", operations.providers)
+        add.add_get("/admin/v1/keys", keys.listing)
+        add.add_post("/admin/v1/keys", keys.create)
+        add.add_get("/admin/v1/keys/{id}", keys.read)
+        add.add_delete("/admin/v1/keys/{id}", keys.revoke)
+        add.add_post("/admin/v1/keys/{id}/revoke", keys.revoke)
+        add.add_post("/admin/v1/keys/{id}/rotate", keys.rotate)
         add.add_post("/admin/v1/breakers/{provider}/{target}/{action}", operations.circuit)
     return app
 
@@ -70,7 +98,10 @@ async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     request_id = request[REQUEST_ID] = new_id(services.now(), services.world.dice("requests"), "req_")
-    response = await _answer(request, handler, request_id)
+    try:
+        response = await _answer(request, handler, request_id)
+    finally:
+        await multipart.discard(request)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
     services.on_http(route_of(request), request.method, response.status, loop.time() - began_s)

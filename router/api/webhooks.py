@@ -47,7 +47,7 @@ def keys_of(services: Services, tenant: str) -> Sequence[bytes]:
 
 async def secret(request: web.Request) -> web.StreamResponse:
     """`GET /v1/webhook_secret`: the derived secret of the caller's tenant; null where the configuration has its own."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     configured = bool(_configured(services, principal.tenant))
     body = {
         "object": "webhook_secret",
@@ -63,7 +63,7 @@ async def secret(request: web.Request) -> web.StreamResponse:
 
 async def listing(request: web.Request) -> web.StreamResponse:
     """`GET /admin/v1/webhooks`: the log, newest first, of all tenants or of one."""
-    require_admin(request)
+    await require_admin(request)
     services = request.app[SERVICES]
     search = _read_search(request)
     found = await services.world.store.webhooks(search)
@@ -77,7 +77,7 @@ async def listing(request: web.Request) -> web.StreamResponse:
 
 async def redeliver(request: web.Request) -> web.StreamResponse:
     """`POST /admin/v1/webhooks/{id}/redeliver`: a new round of tries, whatever it had come to; 202 with the row."""
-    require_admin(request)
+    await require_admin(request)
     services = request.app[SERVICES]
     renewed = await services.world.store.renew_webhook(request.match_info["id"][:100])
     if renewed is None:
@@ -88,7 +88,7 @@ async def redeliver(request: web.Request) -> web.StreamResponse:
 
 async def test(request: web.Request) -> web.StreamResponse:
     """`POST /admin/v1/webhooks/test` `{tenant, url}`: send one that tells of nothing, and say what came of it."""
-    require_admin(request)
+    await require_admin(request)
     services = request.app[SERVICES]
     body = await read_json(request, IMAGE_BODY_MAX)
     tenant, url = body.get("tenant", "default"), body.get("url")

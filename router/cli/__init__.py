@@ -12,9 +12,12 @@ from router.cli.demo import demo
 from router.cli.environment import describe_settings
 from router.cli.explain import explain
 from router.cli.init import init
+from router.cli.keys import app as keys
 from router.cli.schema import schema
 from router.cli.serve import serve
 from router.cli.simulate import simulate
+from router.cli.submit import submit
+from router.cli.tasks import cancel, tasks, watch
 
 app = typer.Typer(
     name="pointsman",
@@ -30,8 +33,13 @@ app.command()(init)
 app.command(epilog="\b\n" + describe_settings().replace("\n\n", "\n\n\b\n"))(serve)
 app.command()(check)
 app.command()(explain)
+app.command()(submit)
+app.command()(tasks)
+app.command()(watch)
+app.command()(cancel)
 app.command()(simulate)
 app.command()(schema)
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

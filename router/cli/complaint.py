@@ -11,6 +11,7 @@ import typer
 
 BAD = 1
 USAGE = 2
+UNREACHABLE = 3
 
 
 def complain(reason: str, more: Iterable[str] = (), *, code: int = BAD) -> NoReturn:

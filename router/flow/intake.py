@@ -8,6 +8,7 @@ automatic repeat of a client) is decided here too (contract 5.4). Floor 2.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,14 +22,17 @@ from router.events import (
     TaskRetrying,
     TaskStarted,
 )
-from router.flow.draft import Accepted, Draft, Refused
-from router.flow.runtime import FILES, Runtime, remove_files, shape_of
+from router.flow import uploads
+from router.flow.draft import Accepted, Draft, Folder, Refused
+from router.flow.runtime import Runtime, shape_of
+from router.flow.uncollected import Uncollected
 from router.flow.waiters import Waiters
+from router.keys import KeyLimits
 from router.outcome import Billed
 from router.persistence import Admitted, Cancelled, Duplicate, OverBudget, Search, TooLate
 from router.policy import budget, route, verdict
 from router.policy.errors import IDEMPOTENCY_MISMATCH
-from router.policy.pace import Bucket, DrainRate
+from router.policy.pace import DrainRate
 from router.policy.price import quote
 from router.policy.route import Plan
 from router.policy.rules import Model, Provider, RetryUnknown, Rule, Shape
@@ -36,9 +40,6 @@ from router.task import Error, Priority, State, Task, cancelled, new_id
 from router.world import VaultFull
 
 ATTACH_FOR_MS = 15 * 60_000
-OWED_MAX_MS = 24 * 3_600_000  # longer than any task takes; its end shortens it
-TENANTS_TRACKED_MAX = 10_000
-OWED_MAX = 10_000
 OPERATOR_BACK_S = 30.0  # when to ask again while an operator holds every circuit open: nobody knows how long that is
 
 
@@ -46,13 +47,12 @@ class Intake:
     """Submits and cancels on behalf of all surfaces."""
 
     def __init__(self, runtime: Runtime, waiters: Waiters) -> None:
-        """Start with empty buckets of the tenants' rate limits; the counts of what waits are set by recovery."""
+        """Start with nothing owed; the counts of what waits are set by recovery."""
         self.runtime = runtime
         self.waiters = waiters
         self.depth = Depth(runtime.owner.epoch)
         self.drain_rate = DrainRate()
-        self._owed: dict[tuple[str, str], int] = {}  # (tenant, digest) -> until when an equal request attaches
-        self._buckets: dict[str, Bucket] = {}
+        self.uncollected = Uncollected(runtime.world.store)
 
     async def submit(self, draft: Draft) -> Accepted | Refused:
         """Make a request durable, or find what it repeats, or say why not."""
@@ -60,10 +60,11 @@ class Intake:
         found = await self._repeated(draft)
         if found is not None:
             return found
-        limited = self._limited(draft)
+        key = await runtime.limits.find(draft.key_id)
+        limited = self._limited(draft, key)
         if limited is not None:
             return limited
-        model = self._model_of(draft)
+        model = self._model_of(draft, key)
         if isinstance(model, Refused):
             return model
         task = self._task_of(draft, model)
@@ -80,7 +81,8 @@ class Intake:
             now=task.created_at,
             zone=runtime.rules.zone,
         )
-        kept = await self._keep_files(draft, task)
+        folder = uploads.folder_of(draft, task.id)
+        kept = await self._keep_files(draft, task, folder)
         if isinstance(kept, Refused):
             return kept
         self.depth.count(task, +1)
@@ -91,8 +93,8 @@ class Intake:
         finally:
             if not isinstance(admitted, Admitted):
                 self.depth.count(task, -1)
-        if not isinstance(admitted, Admitted):
-            await remove_files(runtime, task)
+        if draft.files:
+            await self._settle_files(task, folder, taken=isinstance(admitted, Admitted))
         match admitted:
             case Admitted(row):
                 runtime.bus.emit(TaskAdmitted(runtime.now(), row))
@@ -121,24 +123,12 @@ class Intake:
             runtime.bus.emit(TaskEnded(runtime.now(), result.task, result.was))
         return result
 
-    def explain(self, draft: Draft) -> Mapping[str, Any] | Error:
+    async def explain(self, draft: Draft) -> Mapping[str, Any] | Error:
         """Say what a submit would plan, without making anything of it."""
-        model = self._model_of(draft)
+        model = self._model_of(draft, await self.runtime.limits.find(draft.key_id))
         if isinstance(model, Refused):
             return model.error
         return route.explain(self._plan(self._task_of(draft, model)))
-
-    def owe(self, task: Task) -> None:
-        """A caller was sent away with the 504 of contract 5.1: until 15 min after the end an equal request collects."""
-        now = self.runtime.now()
-        if len(self._owed) >= OWED_MAX:
-            self._owed = {who: instant for who, instant in self._owed.items() if instant > now}
-        if len(self._owed) < OWED_MAX:
-            self._owed[(task.tenant, task.digest)] = now + OWED_MAX_MS
-
-    def collected(self, tenant: str, digest: str) -> None:
-        """The result that was owed has been given out."""
-        self._owed.pop((tenant, digest), None)
 
     async def abandoned(self, task: Task) -> None:
         """Cancel a task that nobody can collect, if nothing was sent for it (contract 5.1)."""
@@ -149,8 +139,6 @@ class Intake:
     def read(self, event: Event) -> None:
         """Keep the counts of what waits and the rate at which it is taken (a reader of the bus)."""
         self.depth.read(event)
-        if isinstance(event, TaskEnded) and (event.task.tenant, event.task.digest) in self._owed:
-            self._owed[(event.task.tenant, event.task.digest)] = event.at + ATTACH_FOR_MS
         if isinstance(event, TaskStarted | TaskEnded):
             self.drain_rate.note(self.runtime.fleet.monotonic())
 
@@ -162,8 +150,7 @@ class Intake:
         if draft.idempotency_key is not None:
             found = await store.search(draft.tenant, Search(idempotency_key=draft.idempotency_key, limit=1))
             return _same_or_mismatch(found[0].task, draft) if found else None
-        owed = self._owed.get((draft.tenant, draft.digest), 0) > now
-        if not (draft.repeats or owed):
+        if not (draft.repeats or self.uncollected.holds(draft.tenant, draft.digest, now)):
             return None
         alike = await store.alike(draft.tenant, draft.digest, now - ATTACH_FOR_MS)
         fit = [task for task in alike if not _failed_unpaid(task)]
@@ -171,27 +158,29 @@ class Intake:
         chosen = (lonely or fit)[:1]
         return Accepted(chosen[0], replayed=True) if chosen else None
 
-    async def _keep_files(self, draft: Draft, task: Task) -> Refused | None:
-        """Keep the bytes of the input files under the task, before its row (contract 6, Retention)."""
+    async def _keep_files(self, draft: Draft, task: Task, folder: Folder) -> Refused | None:
+        """Keep the bytes of the input files under the task, before its row."""
         vault = self.runtime.world.vault
+        folder.offered = True
         try:
-            for row, upload in zip(task.input.get(FILES, ()), draft.files, strict=True):
-                if upload.url is not None:
-                    continue
-                content = await vault.read(upload.copy_of) if upload.copy_of is not None else upload.content or b""
-                async with vault.create(row["key"]) as sink:
-                    await sink.write(content)
+            await uploads.keep(vault, draft, task.id, folder, task.created_at)
         except KeyError:
-            await remove_files(self.runtime, task)
+            await uploads.discard(vault, folder)
             return Refused(Error("conflict", "The input files of that task are gone.", "conflict"))
         except VaultFull:
-            await remove_files(self.runtime, task)
+            await uploads.discard(vault, folder)
             message = "There is no room for the input files."
             return Refused(Error("unavailable", message, "storage_full", retryable=True), OPERATOR_BACK_S)
         return None
 
-    def _limited(self, draft: Draft) -> Refused | None:
-        """Apply drain, the tenant's rate and the bounds of the queue, in that order."""
+    async def _settle_files(self, task: Task, folder: Folder, *, taken: bool) -> None:
+        """Leave the files to the row, or remove them with their mark. What fails here the sweep of uploads does."""
+        vault = self.runtime.world.vault
+        with suppress(OSError, VaultFull):
+            await (uploads.settle(vault, folder) if taken else uploads.discard(vault, folder))
+
+    def _limited(self, draft: Draft, key: KeyLimits) -> Refused | None:
+        """Apply drain, the rates of key and tenant and the bounds of the queue, in that order."""
         runtime = self.runtime
         rules, now_s = runtime.rules, runtime.fleet.monotonic()
         if runtime.draining:
@@ -201,18 +190,9 @@ class Intake:
                 ),
                 2.0,
             )
-        tenant = rules.tenant(draft.tenant)
-        if tenant.rate is not None:
-            bucket = self._buckets.get(draft.tenant)
-            if bucket is None or bucket.rate != tenant.rate:
-                if len(self._buckets) >= TENANTS_TRACKED_MAX:
-                    self._buckets.clear()
-                bucket = self._buckets[draft.tenant] = Bucket(tenant.rate, now_s)
-            wait_s = bucket.take(now_s)
-            if wait_s > 0:
-                limit = f"{tenant.rate.count} per {tenant.rate.per_s:g} s"
-                message = f"The rate limit of tenant {draft.tenant} ({limit}) is used up."
-                return Refused(Error("rate_limited", message, "rate_limited", retryable=True), wait_s)
+        refused = runtime.limits.take(replace(rules.tenant(draft.tenant), name=draft.tenant), draft.key_id, key)
+        if refused is not None:
+            return refused
         total, own = self.depth.total, self.depth.by_tenant.get(draft.tenant, 0)
         bound = "max_pending" if total >= rules.defaults.max_pending else None
         bound = "per_tenant" if bound is None and own >= rules.defaults.per_tenant else bound
@@ -224,7 +204,7 @@ class Intake:
         error = Error("queue_full", message, "queue_full", retryable=True, details={"bound": bound})
         return Refused(error, self.drain_rate.seconds_for(max(1, excess + 1), now_s))
 
-    def _model_of(self, draft: Draft) -> Model | Refused:
+    def _model_of(self, draft: Draft, key: KeyLimits) -> Model | Refused:
         """Find the model: named, default of the kind, or the first of the kind in the file; same 404 if not allowed."""
         rules = self.runtime.rules
         family = draft.kind.family
@@ -232,8 +212,8 @@ class Intake:
         if name is None:
             name = next((one.name for one in rules.models.values() if one.family == family), "")
         model = rules.model(name)
-        allowed = rules.tenant(draft.tenant).models
-        if model is None or (allowed is not None and model.name not in allowed):
+        allowed = (rules.tenant(draft.tenant).models, key.models)
+        if model is None or any(names is not None and model.name not in names for names in allowed):
             message = (
                 f"The model {name!r} does not exist or is not available to you." if name else f"No {family} model."
             )
@@ -247,13 +227,13 @@ class Intake:
         runtime = self.runtime
         now = runtime.now()
         start_within_s = draft.start_within_s if draft.start_within_s is not None else draft.wait_s
-        task_id = new_id(now, runtime.world.dice("ids"))
+        task_id = uploads.folder_of(draft, new_id(now, runtime.world.dice("ids"))).task_id
         return Task(
             id=task_id,
             tenant=draft.tenant,
             kind=draft.kind,
             model=model.name,
-            input=_with_files(draft, task_id),
+            input=uploads.rows_of(draft, task_id),
             surface=draft.surface,
             route=draft.route,
             priority=draft.priority,
@@ -375,24 +355,6 @@ def paid_attempts(rule: Rule, plan: Plan) -> int:
     # A repeat under the same key is one purchase, but its attempt needs a hold of its own while the first is unknown.
     keyed = RetryUnknown.IF_IDEMPOTENT in unknowns and any(one.provider.adapter.idempotent for one in plan.candidates)
     return 1 + rule.retry.per_target if keyed else 1
-
-
-def _with_files(draft: Draft, task_id: str) -> Mapping[str, Any]:
-    """List the input files in the row: where each one is kept, or the caller's URL."""
-    if not draft.files:
-        return draft.input
-    rows = [
-        {
-            "role": one.role.value,
-            "key": None if one.url is not None else f"{task_id}/in/{at}",
-            "url": one.url,
-            "content_type": one.content_type,
-            "size": None if one.content is None else len(one.content),
-            "sha256": one.sha256,
-        }
-        for at, one in enumerate(draft.files)
-    ]
-    return {**draft.input, FILES: rows}
 
 
 def _same_or_mismatch(row: Task, draft: Draft) -> Accepted | Refused:

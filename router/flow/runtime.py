@@ -17,6 +17,8 @@ from typing import TypeVar
 
 from router.events import Bus
 from router.flow.fleet import Fleet
+from router.flow.limits import Limits
+from router.flow.previews import Previews
 from router.flow.queue import Entry, Queue
 from router.persistence import Owner, Unavailable
 from router.policy.rules import Ruleset, Shape
@@ -31,6 +33,7 @@ STORE_RETRY_FIRST_S = 0.1
 STORE_RETRY_MAX_S = 5.0
 PROGRESS_KEPT = 20_000
 FILES = "files"  # the field of a task's input that lists its input files
+STREAM = "stream"  # the field that says that its caller wants to see the pictures come
 
 
 class Phase(StrEnum):
@@ -103,8 +106,14 @@ class Runtime:
     lapses: int = 0
     live: dict[str, Live] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
+    previews: Previews = field(default_factory=Previews)
     wake_pump: Callable[[], None] = lambda: None
     on_replaced: Callable[[], None] = lambda: None
+    limits: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know nothing of anybody's limits yet."""
+        self.limits = Limits(self.world.store, self.fleet.monotonic)
 
     def now(self) -> int:
         """Milliseconds since the epoch, UTC."""
@@ -132,7 +141,7 @@ class Runtime:
         """
         if delay_s is not None and task.deadline is not None:
             delay_s = min(delay_s, max(0, task.deadline - self.now()) / 1000)
-        entry = Entry(task_id=task.id, tenant=task.tenant, priority=task.priority, created_at=task.created_at)
+        entry = Entry(task.id, task.tenant, task.priority, task.created_at, key_id=task.key_id)
         self.queue.push(entry, lane=lane, not_before_s=delay_s)
         self.wake_pump()
 
@@ -171,7 +180,7 @@ def copy_folder(task: Task, at: int) -> str:
 
 
 def shape_of(task: Task) -> Shape:
-    """See a task as routing and pricing see it."""
+    """See a task as routing and pricing see it; that it is streamed changes neither."""
     body = task.input
     roles = [one.role for one in files_of(task)]
     size, quality, n, seconds, prompt = (body.get(name) for name in ("size", "quality", "n", "seconds", "prompt"))
@@ -186,7 +195,7 @@ def shape_of(task: Task) -> Shape:
         priority=task.priority,
         surface=task.surface,
         metadata=task.metadata,
-        fields=frozenset(body) - {FILES},
+        fields=frozenset(body) - {FILES, STREAM},
         prompt_chars=len(prompt) if isinstance(prompt, str) else 0,
         images=roles.count(Role.IMAGE),
         roles=frozenset(roles) - {Role.IMAGE},

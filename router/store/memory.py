@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
+from router.keys import ApiKey
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.persistence import (
     ENDED_MAX,
@@ -34,15 +35,19 @@ from router.persistence import (
 from router.policy import budget
 from router.provider import Handle
 from router.store.books import Books
+from router.store.memory_keys import MemoryKeys
 from router.store.memory_outbox import MemoryOutbox
 from router.store.shares import Shares
+from router.store.uncollected import UncollectedDicts
+from router.store.usage import sum_spending
 from router.task import Attempt, AttemptState, Move, State, Task, accepted, apply, swept
+from router.usage import Spending
 
 ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})
 
 
-class MemoryStore(MemoryOutbox):
+class MemoryStore(MemoryKeys, MemoryOutbox):
     """All rows in dicts. `writes` counts the writing verbs called, for tests that hold the flow to its envelope."""
 
     def __init__(self, *, shared: bool = False) -> None:
@@ -51,6 +56,7 @@ class MemoryStore(MemoryOutbox):
         self.writes: Counter[str] = Counter()
         self.books = Books()
         self.shares = Shares()
+        self._left = UncollectedDicts()
         self.shared = shared
         self._listeners: list[Callable[[str], None]] = []
         self._tasks: dict[str, Task] = {}
@@ -58,6 +64,7 @@ class MemoryStore(MemoryOutbox):
         self._swept: set[str] = set()
         self._lives: dict[str, tuple[int, int]] = {}  # replica -> (epoch, last heartbeat)
         self._settings: dict[str, str] = {}
+        self._keys: dict[str, ApiKey] = {}
         self._closed = False
 
     # -- ownership ----------------------------------------------------------------------------------------------------
@@ -299,6 +306,27 @@ class MemoryStore(MemoryOutbox):
         """Read the lines of one task."""
         self._read()
         return self.books.ledger(task_id)
+
+    async def leave_uncollected(self, tenant: str, digest: str, until: int, now: int) -> None:
+        """Note a result that nobody has."""
+        self._write("leave_uncollected")
+        self._left.put(tenant, digest, until, now)
+
+    async def collect(self, tenant: str, digest: str) -> None:
+        """Forget it."""
+        self._write("collect")
+        self._left.drop(tenant, digest)
+
+    async def uncollected(self, now: int, limit: int) -> tuple[tuple[str, str, int], ...]:
+        """List results that nobody has."""
+        self._read()
+        return self._left.rows(now, limit)
+
+    async def spending(self, tenant: str, since: int, until: int) -> tuple[Spending, ...]:
+        """Sum what was spent."""
+        self._read()
+        pairs = ((task, one) for task in self._of_tenant(tenant) for one in self._view(task).attempts)
+        return sum_spending(pairs, since, until)
 
     # -- housekeeping -------------------------------------------------------------------------------------------------
 

@@ -30,10 +30,12 @@ from router.persistence import (
     TooLate,
 )
 from router.provider import Handle
+from router.store.keys import KeyLanes
 from router.store.lane import Lane
 from router.store.outbox import OutboxLanes
 from router.store.verbs import Verbs
 from router.task import Attempt, Move, Task
+from router.usage import Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,14 @@ class Lanes:
     lister: Lane
 
 
-class RelationalStore(OutboxLanes):
+class RelationalStore(KeyLanes, OutboxLanes):
     """The store over an SQL engine. `writes` counts the writing verbs; `on_commit` is told the seconds of each commit.
 
     `warning` is a line for the operator about the engine in use, None when there is nothing to say.
     """
 
     shared: bool
+    _verbs: Verbs
     warning: str | None = None
 
     def __init__(self, lanes: Lanes, verbs: Verbs) -> None:
@@ -190,6 +193,24 @@ class RelationalStore(OutboxLanes):
     async def ledger(self, task_id: str) -> tuple[LedgerEntry, ...]:
         """Read the ledger of one task."""
         return await self._reader.ask(self._verbs.ledger, task_id)
+
+    async def leave_uncollected(self, tenant: str, digest: str, until: int, now: int) -> None:
+        """Note a result that nobody has."""
+        self.writes["leave_uncollected"] += 1
+        await self._writer.ask(self._verbs.leave_uncollected, tenant, digest, until, now)
+
+    async def collect(self, tenant: str, digest: str) -> None:
+        """Forget it."""
+        self.writes["collect"] += 1
+        await self._writer.ask(self._verbs.collect, tenant, digest)
+
+    async def uncollected(self, now: int, limit: int) -> tuple[tuple[str, str, int], ...]:
+        """List results that nobody has."""
+        return await self._reader.ask(self._verbs.uncollected, now, limit)
+
+    async def spending(self, tenant: str, since: int, until: int) -> tuple[Spending, ...]:
+        """Sum what was spent."""
+        return await self._lister.ask(self._verbs.spending, tenant, since, until)
 
     # -- housekeeping -------------------------------------------------------------------------------------------------
 

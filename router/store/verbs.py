@@ -34,6 +34,7 @@ from router.policy import budget
 from router.policy.budget import Balances, Hold, Posting
 from router.provider import Handle
 from router.store import sql
+from router.store.keys import KeyVerbs
 from router.store.outbox import OutboxVerbs
 from router.store.rows import (
     ATTEMPT_COLUMNS,
@@ -49,13 +50,15 @@ from router.store.rows import (
 )
 from router.store.sharing import Sharing
 from router.store.steps import Steps, Undone
+from router.store.uncollected import UncollectedVerbs
+from router.store.usage import UsageVerbs
 from router.task import Attempt, AttemptState, IllegalMove, Move, State, Task, accepted, apply, swept
 
 ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing, OutboxVerbs):
+class Verbs(Sharing, KeyVerbs, OutboxVerbs, UsageVerbs, UncollectedVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------
@@ -91,7 +94,8 @@ class Verbs(Sharing, OutboxVerbs):
         for (fence,) in fences:
             if fence not in awake:
                 found += yield sql.ORPHANS, (fence, limit)
-        found += {row[:4] for row in halted if row[4] not in awake}  # a task once, however many attempts are out
+        # One row for each attempt that is out: a task of several parts may have more than one.
+        found += {row[:4] for row in halted if row[4] not in awake}
         return (yield from self._take_over(owner, sorted(found)[:limit]))
 
     def relieve(self, owner: Owner, leave: int, limit: int, now: int) -> Steps[tuple[TaskView, ...]]:

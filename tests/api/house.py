@@ -20,6 +20,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from router.api.application import build
 from router.api.auth import hash_key
+from router.api.key_cache import KeyCache
 from router.api.services import ReloadResult, Services
 from router.events import Bus
 from router.fetch import FetchAllow, refusal_of
@@ -56,7 +57,7 @@ from router.provider import (
     Usage,
 )
 from router.store.memory import MemoryStore
-from router.world import WallClock, World, seeded_dice
+from router.world import LISTED, WallClock, World, seeded_dice
 
 ADMIN_KEY = "pm_" + "a" * 8 + "_" + "b" * 52
 PEPPER = b"pepper-of-the-tests"
@@ -138,6 +139,9 @@ class DictVault:
     async def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 
+    async def listed(self) -> tuple[str, ...]:
+        return tuple(sorted(key for key in self.objects if key.startswith(LISTED)))
+
 
 @dataclass(slots=True)
 class House:
@@ -182,13 +186,20 @@ def ruleset(**changes: Any) -> Ruleset:
 
 @asynccontextmanager
 async def open_house(
-    rules: Ruleset | None = None, *, auth: bool = False, store: MemoryStore | None = None, desk: Desk | None = None
+    rules: Ruleset | None = None,
+    *,
+    auth: bool = False,
+    store: MemoryStore | None = None,
+    desk: Desk | None = None,
+    vault: DictVault | None = None,
+    replica: str = "test",
+    **more: Any,
 ) -> AsyncIterator[House]:
     """Run the flow and its HTTP edge on a free port."""
-    desk, vault, kept = desk or Desk(), DictVault(), store or MemoryStore()
+    desk, vault, kept = desk or Desk(), vault or DictVault(), store or MemoryStore()
     world = World(
         clock=WallClock(),
-        dice=seeded_dice(7),
+        dice=seeded_dice(sum(replica.encode())),
         call=_no_wire,
         listen=_no_wire,
         fetch=_NoFetch(),
@@ -197,7 +208,7 @@ async def open_house(
         offload=_inline,
         adapter=lambda _slug: desk,
     )
-    running = await life.begin(world, Bus(), rules or ruleset(), replica="test")
+    running = await life.begin(world, Bus(), rules or ruleset(), replica=replica)
     services = Services(
         life=running,
         world=world,
@@ -206,6 +217,7 @@ async def open_house(
         admin_key_hash=hash_key(ADMIN_KEY, PEPPER),
         signing_secret=b"signing-secret-of-the-tests",
         pepper=PEPPER,
+        keys=KeyCache(kept, running.runtime.fleet.monotonic, running.runtime.limits.learn),
         metrics=_metrics,
         reload=_reload,
         check_config=lambda _text: ReloadResult("test", changed=False),
@@ -216,7 +228,7 @@ async def open_house(
         wake_deliverer=lambda: None,
         test_webhook=_test_webhook,
     )
-    async with TestClient(TestServer(build(services))) as client:
+    async with TestClient(TestServer(build(services, **more))) as client:
         yield House(client, desk, running, kept, vault, services)
         desk.open.set()
         await running.end(5.0)

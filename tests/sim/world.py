@@ -16,12 +16,14 @@ from typing import Any, NoReturn, TypeVar
 
 from router.persistence import Store, Unavailable
 from router.provider import Adapter, Broken, Reply, Request
-from router.world import FetchFailed, World, seeded_dice
+from router.world import LISTED, FetchFailed, World, seeded_dice
 from tests.sim.fleet import PNG, FakeAdapter, FakeProvider
 
 T = TypeVar("T")
 
 EPOCH_MS = 1_750_000_000_000
+# A start that one of these fails is no start, and whoever started it sees that.
+NEEDED_TO_START = frozenset({"register", "claim", "uncollected"})
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class LatentStore:
 
         async def delayed(*args: Any, **named: Any) -> Any:
             await asyncio.sleep(self._dice.random() * 0.02)
-            if self._outside.faulty and verb not in {"register", "claim"} and self._dice.random() < 0.01:
+            if self._outside.faulty and verb not in NEEDED_TO_START and self._dice.random() < 0.01:
                 raise Unavailable
             answer = await plain(*args, **named)
             await asyncio.sleep(self._dice.random() * 0.02)
@@ -102,6 +104,10 @@ class SimVault:
     async def delete(self, key: str) -> None:
         """Remove."""
         self._outside.objects.pop(key, None)
+
+    async def listed(self) -> tuple[str, ...]:
+        """List."""
+        return tuple(sorted(key for key in self._outside.objects if key.startswith(LISTED)))
 
 
 @dataclass(slots=True)

@@ -89,17 +89,18 @@ async def test_live_tasks_and_ended_ones_with_an_attempt_out_are_taken_over(stor
     assert [one.fence for one in views[1].attempts] == [again.fence]
 
 
-async def test_an_ended_task_with_two_attempts_out_is_taken_over_once(store):
+async def test_an_ended_task_with_two_parts_out_is_taken_over_once(store):
     cast = Cast(store)
-    await cast.own()
-    first = await cast.open(await cast.admit(a_task(1)), count=1)
+    old = await cast.own()
+    task = await cast.admit(a_task(owner=old.replica, fence=old.epoch))
+    first = await cast.open(task, part=0, count=1)
     beside = an_attempt(first.task, part=1, count=1)
     second = await store.open_attempt(first.task, beside, joined(LATER, "flux", "flux-2"), ())
-    ended = await store.cancel("acme", second.task.id, cancel_it())
+    stopped = await store.cancel(task.tenant, task.id, cancel_it())
 
-    (view,) = await store.claim(await cast.own(), 0, 10, LATER)
-
-    assert view.task.version == ended.task.version + 1
+    (view,) = await store.claim(await cast.own("there"), 0, 30, LATER)
+    assert view.task.version == stopped.task.version + 1
+    assert [one.n for one in view.attempts] == [1, second.attempt.n]
 
 
 async def test_taking_over_is_in_batches_best_priority_and_oldest_first(store):

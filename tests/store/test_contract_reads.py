@@ -330,3 +330,24 @@ async def test_the_writing_verbs_of_a_life_are_counted_and_reads_are_not(store):
     await store.search("acme", Search())
 
     assert store.writes == {"admit": 1, "open_attempt": 1, "accept": 1, "close_attempt": 1}
+
+
+# -- sums -------------------------------------------------------------------------------------------------------------
+
+
+async def test_spending_is_summed_by_day_model_provider_and_key(store):
+    cast = Cast(store)
+    await cast.succeed(a_task(1))
+    await cast.succeed(a_task(2))
+    await cast.succeed(a_task(3, model="veo-3", key_id=None))
+    await cast.succeed(a_task(4, tenant="globex"))
+    lines = await store.spending("acme", 0, 2**53)
+
+    assert [(line.model, line.key_id, line.attempts, line.delivered) for line in lines] == [
+        ("gpt-image-2", "key-1", 2, 2),
+        ("veo-3", None, 1, 1),
+    ]
+    (view,) = [one for one in await store.search("acme", Search()) if one.task.model == "veo-3"]
+    assert lines[1].cost_nanos == view.attempts[0].cost_nanos
+    assert lines[1].day == view.attempts[0].ended_at // 86_400_000
+    assert await store.spending("acme", 0, view.attempts[0].ended_at - 10_000) == ()

@@ -19,11 +19,6 @@ from router.leases import CircuitNews, CircuitWord, Want
 from router.outbox import (
     CALLBACK_TYPES,
     TERMINAL_TYPES,
-    Repeat,
-    Room,
-    Standing,
-    Try,
-    TryResult,
     Webhook,
     WebhookSearch,
 )
@@ -59,21 +54,20 @@ from router.task import (
     went_on,
 )
 from tests.store import stage
+from tests.store.draws import ENDPOINTS, TENANTS, AreaDraws
 from tests.store.engines import open_postgres
 
 VERBS = int(os.environ.get("POINTSMAN_TEST_VERBS", "2000"))
 VERBS_MAX = 20 * VERBS
 TASKS_MAX = 24
-TENANTS = ("acme", "globex", "initech")
 REPLICAS = ("a", "b")
 POSTGRES_EVERY = 20
 PROVIDERS = ("fal", "openai")
 CIRCUITS = [(provider, provider, model) for provider in PROVIDERS for model in ("veo-3", "gpt-image-2")]
-ENDPOINTS = ("https://hook.example/a", "https://hook.example/b", "https://other.example/a", "http://127.0.0.1:9000/x")
 PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"), ("provider:openai", "month")]
 
-READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended"}
-READS |= {"webhooks", "webhooks_due", "is_disabled"}
+READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended", "spending"}
+READS |= {"find_key", "key", "keys", "uncollected", "webhooks", "webhooks_due", "is_disabled"}
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
     *("admit Admitted", "admit Duplicate", "admit OverBudget"),
@@ -81,9 +75,10 @@ MUST_BE_MET = {
     *("withdraw Task", "withdraw Stale", "accept Attempt", "accept Stale"),
     *("close_attempt Task", "close_attempt Stale", "close_attempt IllegalMove", "hear Attempt", "hear Stale"),
     *("move Task", "move Stale", "move IllegalMove", "cancel Cancelled", "cancel TooLate", "cancel no"),
-    *("sweep yes", "sweep no", "forget yes", "forget no"),
+    *("sweep yes", "sweep no", "forget yes", "forget no", "leave_uncollected no", "collect no"),
     *("leave yes", "relieve yes", "relieve no", "share yes", "share no", "exchange yes"),
     *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError"),
+    *("add_key yes", "add_key no", "revoke_key yes", "revoke_key no", "rotate_key yes", "rotate_key no"),
     *("claim_webhooks yes", "claim_webhooks no", "close_try Webhook", "close_try no", "webhooks no"),
     *("webhooks_due no", "is_disabled no", "renew_webhook Webhook", "renew_webhook no"),
     *("enable_endpoint yes", "enable_endpoint no", "sweep_webhooks yes", "sweep_webhooks no"),
@@ -91,7 +86,7 @@ MUST_BE_MET = {
 }
 
 
-class Script:
+class Script(AreaDraws):
     """Draws the next verb from what has been seen."""
 
     def __init__(self, seed):
@@ -102,6 +97,7 @@ class Script:
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.owners: list[Owner] = [Owner("nobody", 99)]
         self.known: dict[str, str] = {}  # every id ever admitted -> tenant
+        self.key_ids, self.digests, self.secrets = ["key_none"], ["hash-none"], 0
         self.webhooks_taken: list[Webhook] = []
         self.webhooks_seen: list[Webhook] = []
 
@@ -114,7 +110,8 @@ class Script:
             *(["close_attempt"] * 7),
             *(["accept"] * 3),
             *("withdraw", "withdraw", "hear", "hear", "hear", "move", "move", "cancel", "cancel", "claim"),
-            *("register", "heartbeat", "keep", "ping", "sweep", "forget"),
+            *("register", "heartbeat", "keep", "ping", "sweep", "forget", "leave_uncollected", "collect"),
+            *("add_key", "revoke_key", "rotate_key"),
             *("leave", "relieve", "share", "share", "exchange", "exchange", "lease_probe", "lease_probe"),
             *("claim_webhooks", "claim_webhooks", "close_try", "close_try", "close_try", "renew_webhook"),
             *("enable_endpoint", "sweep_webhooks"),
@@ -304,45 +301,6 @@ class Script:
         other = (self.dice.choice(TENANTS), self._id())
         return ([*asked, other] * self.dice.choice([1, 1, 2, 1 + ENDED_MAX // 5]),)
 
-    def webhooks_due(self):
-        return (self.now - self.dice.choice([0, 0, self.now + 1]),)
-
-    def claim_webhooks(self):
-        places = {host: self.dice.randrange(3) for host in self.dice.sample(["hook.example:443", "127.0.0.1:9000"], 1)}
-        room = Room(self.dice.choice([0, 1, 3, 20]), self.dice.choice([0, 1, 9]), places)
-        return self._owner().epoch, room, self.dice.choice([50, 500]), self.now
-
-    def close_try(self):
-        taken = self.dice.choice(self.webhooks_taken or [stage.a_webhook()])
-        result = self.dice.choice([*TryResult, TryResult.REJECTED, TryResult.TIMED_OUT, TryResult.DELIVERED])
-        repeat = Repeat(self.dice.choice([100, 1000]), self.dice.choice([0, 300]))
-        one = Try(self.now, result, self.dice.choice([None, 500]), "why", self.dice.randrange(100))
-        return taken, one, self.dice.choice([repeat, repeat, None]), self.now
-
-    def webhooks(self):
-        chance = self.dice.random
-        seen = self.dice.choice(self.webhooks_seen) if self.webhooks_seen else None
-        return (
-            WebhookSearch(
-                tenant=self.dice.choice(TENANTS) if chance() < 0.3 else None,
-                state=self.dice.choice(list(Standing)) if chance() < 0.3 else None,
-                task_id=self._id() if chance() < 0.3 else None,
-                before=(seen.created_at, seen.id) if seen and chance() < 0.3 else None,
-                limit=self.dice.choice([1, 3, 100]),
-            ),
-        )
-
-    def renew_webhook(self):
-        return (self.dice.choice([one.id for one in self.webhooks_seen[-20:]] + ["msg_0_0"]),)
-
-    def enable_endpoint(self):
-        return self.dice.choice(TENANTS), self.dice.choice(ENDPOINTS)
-
-    is_disabled = enable_endpoint
-
-    def sweep_webhooks(self):
-        return self.now - self.dice.choice([0, 500, 2000]), self.dice.choice([1, 3, 50])
-
     def view(self):
         task_id = self._id()
         return self.dice.choice([self.known.get(task_id, "acme"), self.dice.choice(TENANTS)]), task_id
@@ -427,15 +385,16 @@ def name_of(verb, answer):
 async def snapshot_of(store, script):
     """Everything that the store holds: rows, money of the last tasks and all balances, and what waits for whom."""
     owners = script.owners[-2:]
-    pages, lines, waiting, counts, balances, owed = await asyncio.gather(
+    pages, lines, waiting, counts, balances, keys, owed = await asyncio.gather(
         asyncio.gather(*(store.search(tenant, Search(limit=10_000)) for tenant in TENANTS)),
         asyncio.gather(*(store.ledger(task_id) for task_id in list(script.known)[-12:])),
         asyncio.gather(*(store.waiting(owner, 1000) for owner in owners)),
         asyncio.gather(*(store.backlog(owner) for owner in owners)),
         store.balances(PAIRS),
+        store.keys(None, None, 1000),
         store.webhooks(WebhookSearch(limit=10_000)),
     )
-    return [view for page in pages for view in page], lines, waiting, counts, balances, owed
+    return [view for page in pages for view in page], lines, waiting, counts, balances, keys, owed
 
 
 def check_sums(script, every_line, balances):

@@ -12,8 +12,8 @@ from tests.tidy.sources import ROOT, Finding, Rule, Source, lies_below
 # Place -> floor. The longest matching place counts, so that a file and a folder of the same name are the same place.
 FLOORS = {
     **dict.fromkeys(("router.task", "router.outcome", "router.events", "router.provider", "router.world"), 0),
-    **dict.fromkeys(("router.leases", "router.geometry", "router.money", "router.persistence"), 0),
-    "router.outbox": 0,
+    **dict.fromkeys(("router.leases", "router.geometry", "router.money", "router.persistence", "router.usage"), 0),
+    **dict.fromkeys(("router.keys", "router.outbox"), 0),
     **dict.fromkeys(("router.config", "router.policy"), 1),
     "router.flow": 2,
     **dict.fromkeys(("router.api", "router.watch", "router.store", "router.vault"), 3),

@@ -1,2 +1,0 @@
--- Reserved for keys.
-select 1;
