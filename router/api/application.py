@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import callbacks, errors, files, image_stream, images, models, multipart, operations, tasks, usage
+from router.api import callbacks, chat, errors, files, image_stream, images, models, multipart, operations, tasks, usage
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
@@ -45,6 +45,7 @@ def build(
         add.add_post(images.GENERATIONS, images.generate)
         add.add_post(images.EDITS, images.edit)
         add.add_post(images.VARIATIONS, images.vary)
+        add.add_post(chat.ROUTE, chat.complete)
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)

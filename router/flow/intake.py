@@ -61,10 +61,10 @@ class Intake:
         found = await self._repeated(draft)
         if found is not None:
             return found
-        limited = self._limited(draft)
+        limited = self.pace(draft) or self._limited(draft)
         if limited is not None:
             return limited
-        model = self._model_of(draft)
+        model = self.model_of(draft)
         if isinstance(model, Refused):
             return model
         task = self._task_of(draft, model)
@@ -125,7 +125,7 @@ class Intake:
 
     def explain(self, draft: Draft) -> Mapping[str, Any] | Error:
         """Say what a submit would plan, without making anything of it."""
-        model = self._model_of(draft)
+        model = self.model_of(draft)
         if isinstance(model, Refused):
             return model.error
         return route.explain(self._plan(self._task_of(draft, model)))
@@ -179,8 +179,8 @@ class Intake:
         with suppress(OSError, VaultFull):
             await (uploads.settle(vault, folder) if taken else uploads.discard(vault, folder))
 
-    def _limited(self, draft: Draft) -> Refused | None:
-        """Apply drain, the tenant's rate and the bounds of the queue, in that order."""
+    def pace(self, draft: Draft) -> Refused | None:
+        """Apply drain and the tenant's rate to a submit or a call, in that order."""
         runtime = self.runtime
         rules, now_s = runtime.rules, runtime.fleet.monotonic()
         if runtime.draining:
@@ -202,6 +202,12 @@ class Intake:
                 limit = f"{tenant.rate.count} per {tenant.rate.per_s:g} s"
                 message = f"The rate limit of tenant {draft.tenant} ({limit}) is used up."
                 return Refused(Error("rate_limited", message, "rate_limited", retryable=True), wait_s)
+        return None
+
+    def _limited(self, draft: Draft) -> Refused | None:
+        """Apply the bounds of the queue."""
+        runtime = self.runtime
+        rules, now_s = runtime.rules, runtime.fleet.monotonic()
         total, own = self.depth.total, self.depth.by_tenant.get(draft.tenant, 0)
         bound = "max_pending" if total >= rules.defaults.max_pending else None
         bound = "per_tenant" if bound is None and own >= rules.defaults.per_tenant else bound
@@ -213,7 +219,7 @@ class Intake:
         error = Error("queue_full", message, "queue_full", retryable=True, details={"bound": bound})
         return Refused(error, self.drain_rate.seconds_for(max(1, excess + 1), now_s))
 
-    def _model_of(self, draft: Draft) -> Model | Refused:
+    def model_of(self, draft: Draft) -> Model | Refused:
         """Find the model: named, default of the kind, or the first of the kind in the file; same 404 if not allowed."""
         rules = self.runtime.rules
         family = draft.kind.family

@@ -34,6 +34,8 @@ from router.policy import budget
 from router.policy.budget import Balances, Hold, Posting
 from router.provider import Handle
 from router.store import sql
+from router.store.posting import post
+from router.store.relays import RelayVerbs
 from router.store.rows import (
     ATTEMPT_COLUMNS,
     TASK_COLUMNS,
@@ -56,7 +58,7 @@ ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing, UsageVerbs, UncollectedVerbs):
+class Verbs(Sharing, UsageVerbs, UncollectedVerbs, RelayVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------
@@ -348,17 +350,7 @@ class Verbs(Sharing, UsageVerbs, UncollectedVerbs):
 
     def _post(self, task: Task, posting: Posting) -> Steps[None]:
         """Write down what a step does to the books of a task."""
-        key = task.tenant, task.id
-        for line in posting.lines:
-            where = (line.part, line.n, line.entry, line.budget, line.window)
-            what = (line.held_delta, line.spent_delta, line.provider, line.model, line.at)
-            yield sql.APPEND_LINE, (*key, *where, *what)
-        for pair, change in sorted(posting.changes().items()):
-            yield sql.POST_BALANCE, (*pair, *change)
-        for hold in posting.gone:
-            yield sql.DELETE_HOLD, (*key, hold.n, *hold.pair)
-        for hold in posting.holds:
-            yield sql.PUT_HOLD, (*key, hold.n, hold.part, *hold.pair, hold.unit, hold.units, hold.limit)
+        yield from post(task.tenant, task.id, posting)
 
 
 def _key_of(attempt: Attempt) -> tuple[str, str, int, int]:
