@@ -8,7 +8,6 @@ import asyncio
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC
-from types import SimpleNamespace
 
 from router.events import Bus
 from router.flow import life
@@ -36,6 +35,7 @@ from router.policy.rules import (
 from router.provider import Abilities, AdapterFacts, Delta, Done, Kind, Media, Request, Usage
 from router.store.memory import MemoryStore
 from router.world import World, seeded_dice
+from tests.api.house import DictVault
 from tests.sim.loop import VirtualLoop, live_through
 
 CHAT = frozenset({Kind.CHAT_COMPLETION})
@@ -231,7 +231,7 @@ def relaying(scene, *, rules=None, player=None):
             listen=silent_wire,
             fetch=None,
             store=store,
-            vault=SimpleNamespace(keys=list),
+            vault=DictVault(),
             offload=None,
             adapter=lambda _slug: player,
         )

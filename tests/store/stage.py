@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from router.outcome import Billed
 from router.persistence import Admitted, Demand, Opened, Owner
 from router.provider import Handle, Kind, Usage
+from router.relays import Charge, Relayed
 from router.task import (
     Attempt,
     Error,
@@ -75,6 +76,36 @@ def an_attempt(task, **changes):
         estimate_nanos=4 * CENT,
     )
     return replace(plain, **changes)
+
+
+def a_relayed(number=1, **changes):
+    """Make a try of a relayed completion that succeeded."""
+    plain = Relayed(
+        request_id=f"req_{number:032x}",
+        n=1,
+        tenant="acme",
+        key_id="key-1",
+        model="gpt-4o",
+        provider="openai",
+        target="openai",
+        target_model="gpt-4o-mini",
+        account="OPENAI_API_KEY",
+        streamed=True,
+        begun=True,
+        started_at=NOW,
+        ended_at=LATER,
+        outcome="succeeded",
+        billing=Billed.YES,
+        cost_nanos=3 * CENT,
+        http_status=200,
+        detail="",
+        usage=Usage(input_tokens=9, cached_tokens=4, output_tokens=2),
+    )
+    return replace(plain, **changes)
+
+
+def charge(budget="tenant:acme", *, held=0, spent=3 * CENT, window=DAY):
+    return Charge(budget, window, held, spent)
 
 
 def demand(budget="tenant:acme", *, unit=4 * CENT, limit=100 * CENT, units=1, window=DAY):

@@ -31,6 +31,7 @@ from router.persistence import (
     TooLate,
 )
 from router.provider import Handle, Usage
+from router.relays import Charge
 from router.store.memory import MemoryStore
 from router.store.sqlite import Executor, open_store
 from router.task import (
@@ -72,6 +73,7 @@ READS = {
     "ended",
     "spending",
     "uncollected",
+    "relayed",
 }
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
@@ -83,6 +85,7 @@ MUST_BE_MET = {
     *("sweep yes", "sweep no", "forget yes", "forget no", "leave_uncollected no", "collect no"),
     *("leave yes", "relieve yes", "relieve no", "share yes", "share no", "exchange yes"),
     *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError"),
+    *("book yes", "book no", "forget_relayed yes", "forget_relayed no", "relayed no"),
     *(f"{verb} yes" for verb in READS),
 }
 
@@ -98,6 +101,7 @@ class Script:
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.owners: list[Owner] = [Owner("nobody", 99)]
         self.known: dict[str, str] = {}  # every id ever admitted -> tenant
+        self.calls: set[str] = set()  # every id of a relayed call
 
     def draw(self):
         """Return the name of a verb and its arguments."""
@@ -109,6 +113,7 @@ class Script:
             *(["accept"] * 3),
             *("withdraw", "withdraw", "hear", "hear", "hear", "move", "move", "cancel", "cancel", "claim"),
             *("register", "heartbeat", "keep", "ping", "sweep", "forget", "leave_uncollected", "collect"),
+            *("book", "book", "book", "forget_relayed"),
             *("leave", "relieve", "share", "share", "exchange", "exchange", "lease_probe", "lease_probe"),
             *sorted(READS),
         ]
@@ -328,6 +333,37 @@ class Script:
     def spending(self):
         return self.dice.choice(TENANTS), self.now - self.dice.randrange(2000), self.now
 
+    def _call(self):
+        """A relayed call and whose it is."""
+        number = self.dice.randrange(60)
+        return TENANTS[number % len(TENANTS)], f"req_{number:032x}"
+
+    def book(self):
+        (tenant, request_id), chance = self._call(), self.dice.random
+        billing, held, spent = self.dice.choice(list(Billed)), self.dice.choice([0, 2]), self.dice.choice([0, 3])
+        self.calls.add(request_id)
+        relayed = stage.a_relayed(
+            request_id=request_id,
+            tenant=tenant,
+            n=self.dice.choice([1, 1, 2]),
+            key_id=None if chance() < 0.3 else "key-1",
+            ended_at=self.now,
+            outcome="succeeded" if chance() < 0.6 else "unknown",
+            billing=billing,
+            cost_nanos={Billed.NO: 0, Billed.YES: spent, Billed.UNKNOWN: None}[billing],
+            estimated=chance() < 0.2,
+            usage=Usage(output_tokens=self.dice.randrange(9)) if chance() < 0.5 else Usage(),
+        )
+        budgets = [(f"tenant:{tenant}", "day"), *self.dice.sample(PAIRS[len(TENANTS) :], 1)]
+        return relayed, tuple(Charge(*pair, held, spent) for pair in budgets[: self.dice.randrange(3)])
+
+    def relayed(self):
+        tenant, request_id = self._call()
+        return self.dice.choice([tenant, tenant, self.dice.choice(TENANTS)]), request_id
+
+    def forget_relayed(self):
+        return self.now - self.dice.choice([0, 500, 3000]), self.dice.choice([1, 3, 50])
+
     def leave_uncollected(self):
         until = self.now + self.dice.randrange(1, 3000)
         return self.dice.choice(TENANTS), f"digest-{self.dice.randrange(4)}", until, self.now
@@ -419,10 +455,10 @@ async def run(seed, verbs, model, *engines):
             if sum(met.values()) % every == 0:
                 assert await snapshot_of(store, script) == before, f"{type(store).__name__}, {where}"
         script.learn(verb, expected, before[0])
-    ledger = [await model.ledger(task_id) for task_id in script.known]
+    ledger = [await model.ledger(task_id) for task_id in (*script.known, *sorted(script.calls))]
     last = await snapshot_of(model, script)
     for store, _every in engines:
-        assert await asyncio.gather(*(store.ledger(task_id) for task_id in script.known)) == ledger
+        assert await asyncio.gather(*(store.ledger(one) for one in (*script.known, *sorted(script.calls)))) == ledger
         assert await snapshot_of(store, script) == last
         check_sums(script, [line for lines in ledger for line in lines], await store.balances(PAIRS))
         assert store.writes == model.writes
