@@ -1,7 +1,7 @@
 """A daemon that relays completions, with providers played by the test, on a virtual clock: the real flow, nothing else.
 
 `Player` is both providers: each paid call to a provider takes its next turn, a list of what is told (numbers are pauses
-in seconds). `relaying` runs a test's coroutine in a life of its own.
+in seconds, an event is waited for). `relaying` runs a test's coroutine in a life of its own.
 """
 
 import asyncio
@@ -79,6 +79,7 @@ class Player:
     turns: dict = field(default_factory=dict)
     jobs: list = field(default_factory=list)
     hung_up: int = 0
+    open: asyncio.Event = field(default_factory=asyncio.Event)  # what the API's house sets at its end
 
     def asked(self):
         """Which providers were asked, in order."""
@@ -95,6 +96,8 @@ class Player:
             for one in self._turn(job):
                 if isinstance(one, int | float):
                     await asyncio.sleep(one)
+                elif isinstance(one, asyncio.Event):
+                    await one.wait()
                 elif isinstance(one, dict):
                     yield Delta(one)
                 elif isinstance(one, Exception):
@@ -112,6 +115,8 @@ class Player:
         for one in self._turn(job):
             if isinstance(one, int | float):
                 await asyncio.sleep(one)
+            elif isinstance(one, asyncio.Event):
+                await one.wait()
             elif isinstance(one, Exception):
                 raise one
             elif not isinstance(one, dict):
