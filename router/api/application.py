@@ -9,7 +9,20 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import callbacks, chat, errors, files, image_stream, images, models, multipart, operations, tasks, usage
+from router.api import (
+    callbacks,
+    chat,
+    errors,
+    files,
+    image_stream,
+    images,
+    keys,
+    models,
+    multipart,
+    operations,
+    tasks,
+    usage,
+)
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
@@ -65,6 +78,12 @@ def build(
         add.add_post("/admin/v1/config/reload", operations.config_reload)
         add.add_get("/admin/v1/providers", operations.providers)
         add.add_get("/admin/v1/breakers", operations.providers)
+        add.add_get("/admin/v1/keys", keys.listing)
+        add.add_post("/admin/v1/keys", keys.create)
+        add.add_get("/admin/v1/keys/{id}", keys.read)
+        add.add_delete("/admin/v1/keys/{id}", keys.revoke)
+        add.add_post("/admin/v1/keys/{id}/revoke", keys.revoke)
+        add.add_post("/admin/v1/keys/{id}/rotate", keys.rotate)
         add.add_post("/admin/v1/breakers/{provider}/{target}/{action}", operations.circuit)
     return app
 

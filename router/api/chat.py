@@ -40,7 +40,7 @@ NO_TASK = ("callback_url", "callback_events", "async")
 
 async def complete(request: web.Request) -> web.StreamResponse:
     """Relay a completion."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     body = await read_json(request, CHAT_BODY_MAX)
     for name in NO_TASK:
         if body.get(name) not in (None, False):

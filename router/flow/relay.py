@@ -24,6 +24,7 @@ from router.flow.intake import Intake, reservation_of
 from router.flow.purse import Purse
 from router.flow.relay_try import Call, Trial, Tries
 from router.flow.runtime import Runtime
+from router.keys import KeyLimits
 from router.outcome import Fail, FailureKind
 from router.persistence import OverBudget
 from router.policy import budget, route, verdict
@@ -71,7 +72,8 @@ class Relay:
         self.cutting = asyncio.Event()
         self._intake = intake
         self._tries = Tries(runtime, self.purse, self.cutting)
-        self._out: Counter[str] = Counter()
+        self._tenants: Counter[str] = Counter()
+        self._keys: Counter[str | None] = Counter()
         self._nobody = asyncio.Event()
         self._nobody.set()
 
@@ -80,12 +82,12 @@ class Relay:
 
         Close it to give up.
         """
-        model = self._enter(draft)
+        model = self._enter(draft, await self.runtime.limits.find(draft.key_id))
         if isinstance(model, Failed):
             yield model
             return
         call = self._call_of(draft, model, streamed=streamed)
-        with self._counted(draft.tenant):
+        with self._counted(draft):
             try:
                 async with aclosing(self._drive(call)) as told:
                     async for one in told:
@@ -97,7 +99,7 @@ class Relay:
     @property
     def out(self) -> int:
         """How many calls are out."""
-        return self._out.total()
+        return self._tenants.total()
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for what is out."""
@@ -115,7 +117,7 @@ class Relay:
 
     # -- entering ---------------------------------------------------------------------------------------------------
 
-    def _enter(self, draft: Draft) -> Model | Failed:
+    def _enter(self, draft: Draft, key: KeyLimits) -> Model | Failed:
         """See that the call may begin: nobody shuts down, its bill could be written, there is room, and a model."""
         tenant = self.runtime.rules.tenant(draft.tenant)
         if self.purse.behind:
@@ -124,11 +126,15 @@ class Relay:
         if self.out >= RELAYS_MAX:
             message = f"{RELAYS_MAX} completions are being relayed, which is as many as this service takes at once."
             return Failed(Error("unavailable", message, "unavailable", retryable=True), 2.0)
-        if tenant.max_concurrency is not None and self._out[draft.tenant] >= tenant.max_concurrency:
-            message = f"Tenant {draft.tenant} has {tenant.max_concurrency} completions out, which is its limit."
-            return Failed(Error("rate_limited", message, "rate_limited", retryable=True), 1.0)
-        refused = self._intake.pace(draft)
-        found = refused or self._intake.model_of(draft)
+        bounds = (
+            (f"Tenant {draft.tenant}", tenant.max_concurrency, self._tenants[draft.tenant]),
+            ("This API key", key.max_concurrency, self._keys[draft.key_id]),
+        )
+        for whose, most, out in bounds:
+            if most is not None and out >= most:
+                message = f"{whose} has {most} completions out, which is the limit."
+                return Failed(Error("rate_limited", message, "rate_limited", retryable=True), 1.0)
+        found = self._intake.pace(draft, key) or self._intake.model_of(draft, key)
         if isinstance(found, Refused):
             return Failed(found.error, found.retry_after_s)
         return found
@@ -158,16 +164,16 @@ class Relay:
         )
 
     @contextmanager
-    def _counted(self, tenant: str) -> Iterator[None]:
-        self._out[tenant] += 1
+    def _counted(self, draft: Draft) -> Iterator[None]:
+        self._tenants[draft.tenant] += 1
+        self._keys[draft.key_id] += 1
         self._nobody.clear()
         try:
             yield
         finally:
-            self._out[tenant] -= 1
-            if not self._out[tenant]:
-                del self._out[tenant]
-            if not self._out:
+            self._tenants -= Counter([draft.tenant])  # which lets go of what is at zero
+            self._keys -= Counter([draft.key_id])
+            if not self._tenants:
                 self._nobody.set()
 
     # -- from one candidate to the next -----------------------------------------------------------------------------

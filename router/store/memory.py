@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
+from router.keys import ApiKey
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.persistence import (
     ENDED_MAX,
@@ -35,6 +36,7 @@ from router.policy import budget
 from router.provider import Handle
 from router.relays import Relayed
 from router.store.books import Books
+from router.store.memory_keys import MemoryKeys
 from router.store.memory_relays import MemoryRelays
 from router.store.shares import Shares
 from router.store.uncollected import UncollectedDicts
@@ -46,7 +48,7 @@ ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})
 
 
-class MemoryStore(MemoryRelays):
+class MemoryStore(MemoryKeys, MemoryRelays):
     """All rows in dicts. `writes` counts the writing verbs called, for tests that hold the flow to its envelope."""
 
     def __init__(self, *, shared: bool = False) -> None:
@@ -63,6 +65,7 @@ class MemoryStore(MemoryRelays):
         self._relayed: dict[tuple[str, int], Relayed] = {}
         self._lives: dict[str, tuple[int, int]] = {}  # replica -> (epoch, last heartbeat)
         self._settings: dict[str, str] = {}
+        self._keys: dict[str, ApiKey] = {}
         self._closed = False
 
     # -- ownership ----------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from router.persistence import (
     TooLate,
 )
 from router.provider import Handle
+from router.store.keys import KeyLanes
 from router.store.lane import Lane
 from router.store.relays import RelayLanes
 from router.store.verbs import Verbs
@@ -47,7 +48,7 @@ class Lanes:
     lister: Lane
 
 
-class RelationalStore(RelayLanes):
+class RelationalStore(KeyLanes, RelayLanes):
     """The store over an SQL engine. `writes` counts the writing verbs; `on_commit` is told the seconds of each commit.
 
     `warning` is a line for the operator about the engine in use, None when there is nothing to say.

@@ -29,6 +29,7 @@ from router.events import (
     DrainStarted,
     Event,
     FailedOver,
+    KeyChanged,
     LifeReplaced,
     QueueRefused,
     Recovered,
@@ -187,6 +188,7 @@ class Metrics:
                 | CallCut()
                 | Recovered()
                 | LifeReplaced()
+                | KeyChanged()
                 | TasksTaken()
             ):
                 return

@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from router.events import RelayEnded, RelayMoved
 from router.flow.relay import PATIENCE_S, Whole
+from router.keys import ApiKey, KeyLimits
 from router.outcome import Billed
 from router.policy.rules import Breaker, Tenant
 from router.provider import Delta
@@ -313,6 +314,22 @@ def test_a_tenant_has_no_more_calls_out_than_it_may():
 
     rules = chat_rules(tenants={"default": Tenant("default", max_concurrency=1)})
     relaying(scene, rules=rules, player=Player(turns={"one": [[say("a"), 5.0, DONE]]}))
+
+
+def test_a_key_has_no_more_calls_out_than_it_may():
+    async def scene(board):
+        key = ApiKey("key_1", "default", "n", "pm_x", "h", 0, limits=KeyLimits(max_concurrency=1))
+        await board.store.add_key(key)
+        first = asyncio.create_task(board.hear(key_id="key_1"))
+        await asyncio.sleep(1)
+        (told,) = await board.hear(key_id="key_1")
+        other = await board.hear()
+        await first
+
+        assert (told.error.error_type, told.retry_after_s) == ("rate_limited", 1.0)
+        assert board.text(other) == "hello"
+
+    relaying(scene, player=Player(turns={"one": [[say("a"), 5.0, DONE]]}))
 
 
 def test_a_model_that_does_not_exist_and_one_of_another_kind_are_named():

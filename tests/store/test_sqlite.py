@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from router.persistence import Admitted, OverBudget, Search, Unavailable
-from router.store import sql
+from router.store import keys, relays, sql
 from router.store.database import CannotOpen, Database, drive
 from router.store.lane import WAITING_MAX, Job
 from router.store.sqlite import Executor, open_store
@@ -23,7 +23,13 @@ from router.store.verbs import Verbs
 from tests.store.stage import CENT, HANDLE, LATER, NOW, Cast, a_task, demand, picture_of
 from tests.waiting import poll_until_sync
 
-STATEMENTS = {name: text for name, text in vars(sql).items() if name.isupper() and " " in str(text) and "\n" in text}
+AREAS = (sql, keys, relays)
+STATEMENTS = {
+    name: text
+    for area in AREAS
+    for name, text in vars(area).items()
+    if name.isupper() and " " in str(text) and "\n" in text
+}
 
 
 @pytest.fixture
@@ -389,17 +395,19 @@ def test_no_statement_walks_through_a_table(tmp_path, name):
     question = f"explain query plan {text}"
     plan = [row[3] for row in database.writer.execute(question, values)]
     database.close()
-    walks = [step for step in plan if re.match(r"SCAN (task|attempt|hold|ledger|balance)\b", step)]
+    walks = [step for step in plan if re.match(r"SCAN (task|attempt|hold|ledger|balance|api_key|relayed)\b", step)]
 
     # The jump over the fences begins at the index's first entry; attempts that are out have an index of their own.
+    # A page of all keys begins where the page before it ended, in the order of the primary key.
     allowed = {"FENCES": "task_live", "ORPHANS_OUT": "attempt_out", "HALTED": "attempt_out"}
+    allowed["KEYS"] = "sqlite_autoindex_api_key_1"
     assert all(name in allowed and f"INDEX {allowed[name]}" in step for step in walks), plan
 
 
 def test_statements_on_a_tenants_rows_name_the_tenant():
     across = {"WAITING", "FENCES", "ORPHANS", "ORPHANS_OUT", "RUNNABLE", "HALTED", "ENDED"}
-    across |= {"TO_SWEEP", "TO_FORGET", "LEDGER"}
-    tables = re.compile(r"\b(from|into|update|join) (task|attempt|hold|ledger)\b")
+    across |= {"TO_SWEEP", "TO_FORGET", "LEDGER", "FIND_KEY", "KEY", "KEYS", "RELAYED_TO_FORGET"}
+    tables = re.compile(r"\b(from|into|update|join) (task|attempt|hold|ledger|api_key|relayed)\b")
     on_rows = {name for name, text in STATEMENTS.items() if tables.search(text)}
     bound = {name for name in on_rows if re.search(r"tenant = \$1|insert into \w+ \([^)]*tenant", STATEMENTS[name])}
 
