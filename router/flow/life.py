@@ -94,7 +94,7 @@ async def begin(
     life = Life(runtime, intake, waiters, dispatcher, replicas, Relay(runtime, intake))
     life.adopt(rules)
     await replicas.begin(began_s)
-    await intake.uncollected.refresh(world.clock.now())
+    await runtime.insist(lambda: intake.uncollected.refresh(world.clock.now()))
     await dispatcher.recover()
     dispatcher.start()
     replicas.start().add_done_callback(partial(report, what="the turns among replicas"))
