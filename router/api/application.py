@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import callbacks, errors, files, images, models, operations, tasks, usage
+from router.api import callbacks, document, errors, files, images, models, operations, tasks, usage
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
@@ -32,9 +32,12 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
     app[SERVICES] = services
     app[OWN_LISTENER] = admin and not public
     app[callbacks.KEY_SETS] = callbacks.KeySets()
+    document.prepare()
     add = app.router
     add.add_get("/healthz", operations.healthz)
     add.add_get("/readyz", operations.readyz)
+    add.add_get("/openapi.json", document.read_json)
+    add.add_get("/docs", document.read_page)
     if public:
         add.add_post("/v1/images/generations", images.generate)
         add.add_post("/v1/tasks", tasks.create)

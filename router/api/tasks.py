@@ -29,6 +29,7 @@ from router.provider import Kind
 from router.task import Error, Priority, State
 
 ROUTE = "/v1/tasks"
+LIMIT_USUAL = 20
 LIMIT_MAX = 100
 KINDS = {kind.value: kind for kind in Kind}
 NATIVE_FIELDS = frozenset(
@@ -187,7 +188,7 @@ def _read_search(request: web.Request, tenant: str) -> Search:
     """Read the filters; the page asks for one row more than it shows, to know whether there is another page."""
     query: Mapping[str, str] = request.query
     services = request.app[SERVICES]
-    status, limit, cursor = query.get("status"), query.get("limit", "20"), query.get("cursor")
+    status, limit, cursor = query.get("status"), query.get("limit", str(LIMIT_USUAL)), query.get("cursor")
     states = {state.value: state for state in State}
     if status is not None and status not in states:
         invalid("status", f"status must be one of {', '.join(states)}.")

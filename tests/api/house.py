@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from router.api.application import build
+from router.api.application import build, route_of
 from router.api.auth import hash_key
 from router.api.services import ReloadResult, Services
 from router.events import Bus
@@ -54,6 +54,7 @@ from router.provider import (
 )
 from router.store.memory import MemoryStore
 from router.world import WallClock, World, seeded_dice
+from tests.documented import find_breach
 
 ADMIN_KEY = "pm_" + "a" * 8 + "_" + "b" * 52
 PEPPER = b"pepper-of-the-tests"
@@ -210,10 +211,19 @@ async def open_house(
         ready_checks=_ready,
         on_http=lambda _route, _method, _code, _seconds: None,
     )
-    async with TestClient(TestServer(build(services))) as client:
+    app, breaches = build(services), list[str]()
+
+    async def judge(request: web.Request, response: web.StreamResponse) -> None:
+        body = response.body if isinstance(response, web.Response) and isinstance(response.body, bytes) else None
+        breach = find_breach(request.method, route_of(request), response.status, response.headers, body)
+        breaches.extend([breach] if breach is not None else [])
+
+    app.on_response_prepare.append(judge)
+    async with TestClient(TestServer(app)) as client:
         yield House(client, desk, running, kept, vault, services)
         desk.open.set()
         await running.end(5.0)
+    assert breaches == [], "the OpenAPI document says otherwise"
 
 
 def failing(kind: FailureKind, **more: Any) -> Fail:
