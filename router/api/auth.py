@@ -30,7 +30,8 @@ class Principal:
 
 def hash_key(key: str, pepper: bytes) -> str:
     """How a key is stored: HMAC-SHA256 with the store's pepper, in hex. Keys are random, so no slow hash is needed."""
-    return hmac.digest(pepper, key.encode(), "sha256").hex()
+    # A header may hold any bytes; what is no text is no key that was ever given out, and is compared like any other.
+    return hmac.digest(pepper, key.encode(errors="surrogateescape"), "sha256").hex()
 
 
 def presented_key(request: web.Request) -> str | None:

@@ -100,8 +100,9 @@ async def read_raw(request: web.Request, max_bytes: int) -> bytes:
                 raise too_large(max_bytes)
             pieces.append(piece)
     except (ClientPayloadError, web.RequestPayloadError, BadHttpMessage):
-        # It ends too early, or does not unpack as its Content-Encoding says.
-        invalid(None, "The body could not be read to its end.", code="broken_body")
+        # It ends too early, or does not unpack as its Content-Encoding says; what follows it is lost too.
+        error = Error("invalid_request", "The body could not be read to its end.", "broken_body")
+        raise Refusal(error, headers={"Connection": "close"}) from None
     return b"".join(pieces)
 
 

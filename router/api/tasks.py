@@ -199,6 +199,9 @@ def _read_search(request: web.Request, tenant: str) -> Search:
         before = links.read_cursor(services.signing_secret, tenant, cursor)
         if before is None:
             invalid("cursor", "cursor must be the next_cursor of an earlier page.")
+    for name in ("model", "provider", "idempotency_key"):
+        if "\x00" in query.get(name, ""):
+            invalid(name, f"{name} contains a NUL character.")
     key = query.get("idempotency_key")
     if key is not None and not 1 <= len(key) <= 255:
         invalid("idempotency_key", "idempotency_key must have 1 to 255 characters.")

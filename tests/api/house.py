@@ -180,7 +180,12 @@ def ruleset(**changes: Any) -> Ruleset:
 
 @asynccontextmanager
 async def open_house(
-    rules: Ruleset | None = None, *, auth: bool = False, store: MemoryStore | None = None, desk: Desk | None = None
+    rules: Ruleset | None = None,
+    *,
+    auth: bool = False,
+    store: MemoryStore | None = None,
+    desk: Desk | None = None,
+    secret: bytes = b"signing-secret-of-the-tests",
 ) -> AsyncIterator[House]:
     """Run the flow and its HTTP edge on a free port."""
     desk, vault, kept = desk or Desk(), DictVault(), store or MemoryStore()
@@ -202,7 +207,7 @@ async def open_house(
         public_url=None,
         auth_required=auth,
         admin_key_hash=hash_key(ADMIN_KEY, PEPPER),
-        signing_secret=b"signing-secret-of-the-tests",
+        signing_secret=secret,
         pepper=PEPPER,
         metrics=_metrics,
         reload=_reload,
