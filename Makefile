@@ -1,6 +1,6 @@
 # Pointsman. Each target creates what it needs in .venv, installs nothing twice, and needs only Python 3.11+ with venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-edges test-stores test-rest test-sdk test-sdk-ark fuzz fuzz-smoke install check sim seen soak bench lock
+.PHONY: help demo test test-edges test-stores test-rest test-sdk test-sdk-surface test-sdk-node test-sdk-ark fuzz fuzz-smoke install check sim seen soak bench lock
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -58,10 +58,20 @@ test-rest: $(TESTS)
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(EDGES) $(STORES))
 
 test-sdk: $(RUNS) $(foreach one,openai-1 openai-2 google-2 current,$(call SDK_READY,$(one))) ## the simulators against the official SDKs
-	$(call SDK_PYTEST,openai-1) tests/sdk/test_openai*.py $(ARGS)
-	$(call SDK_PYTEST,openai-2) tests/sdk/test_openai*.py $(ARGS)
+	$(call SDK_PYTEST,openai-1) tests/sdk/test_openai*.py tests/sdk/surface $(ARGS)
+	$(call SDK_PYTEST,openai-2) tests/sdk/test_openai*.py tests/sdk/surface $(ARGS)
 	$(call SDK_PYTEST,google-2) tests/sdk/test_google.py tests/sdk/google2 $(ARGS)
 	$(call SDK_PYTEST,current) tests/sdk $(ARGS)
+
+test-sdk-surface: $(RUNS) $(foreach one,openai-1 openai-2 current,$(call SDK_READY,$(one))) ## the daemon against the official openai SDKs for Python
+	$(call SDK_PYTEST,openai-1) tests/sdk/surface $(ARGS)
+	$(call SDK_PYTEST,openai-2) tests/sdk/surface $(ARGS)
+	$(call SDK_PYTEST,current) tests/sdk/surface $(ARGS)
+
+test-sdk-node: $(RUNS) ## the daemon against the official SDK for Node
+	@command -v node npm >/dev/null || { echo "error: node or npm is missing; Debian has them as nodejs and npm" >&2; exit 1; }
+	cd tests/sdk/node && npm ci --no-audit --no-fund --silent
+	cd tests/sdk/node && POINTSMAN_PYTHON=$(abspath $(BIN)/python) node --test .
 
 test-sdk-ark: $(RUNS) $(call SDK_READY,ark) ## the simulator of Ark against its official SDK (not part of test)
 	$(call SDK_PYTEST,ark) tests/sdk/ark $(ARGS)

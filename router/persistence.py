@@ -265,6 +265,16 @@ class Store(UsageReads, Protocol):
     def listen(self, hear: Callable[[str], None]) -> None:
         """Call `hear` with the topic of each hint of another daemon. What it misses it finds by asking."""
 
+    # results that callers were sent away from (contract 5.4)
+    async def leave_uncollected(self, tenant: str, digest: str, until: int, now: int) -> None:
+        """Note until when an equal request should attach; what has run out by `now` is dropped."""
+
+    async def collect(self, tenant: str, digest: str) -> None:
+        """Forget it: the result has been given out."""
+
+    async def uncollected(self, now: int, limit: int) -> tuple[tuple[str, str, int], ...]:
+        """List (tenant, digest, until) of all tenants, those that end last first."""
+
     # reads
     async def view(self, tenant: str, task_id: str) -> TaskView | None:
         """One task of this tenant."""

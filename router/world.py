@@ -49,6 +49,10 @@ class Sink(Protocol):
         """Append."""
 
 
+LISTED = "pending/"
+"""The folder whose keys a vault can list; all others are found by name only."""
+
+
 class Vault(Protocol):
     """Result bytes. An object appears whole and durable, or not at all (I15)."""
 
@@ -63,6 +67,9 @@ class Vault(Protocol):
 
     async def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
+
+    async def listed(self) -> tuple[str, ...]:
+        """List the keys that begin with `LISTED`, in order of name, at most 10,000."""
 
 
 class VaultFull(Exception):  # noqa: N818 - it is what the caller is told

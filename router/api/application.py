@@ -9,7 +9,19 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_urldispatcher import MatchInfoError
 
-from router.api import callbacks, document, errors, files, images, models, operations, tasks, usage
+from router.api import (
+    callbacks,
+    document,
+    errors,
+    files,
+    image_stream,
+    images,
+    models,
+    multipart,
+    operations,
+    tasks,
+    usage,
+)
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
@@ -26,11 +38,17 @@ HEADERS_MAX: Final = 128
 KEEPALIVE_S: Final = 75.0
 
 
-def build(services: Services, *, public: bool = True, admin: bool = True) -> web.Application:
-    """Make the application of one listener: the public routes, the operators' routes, or both."""
+def build(
+    services: Services, *, public: bool = True, admin: bool = True, pace: image_stream.Pace = image_stream.USUAL_PACE
+) -> web.Application:
+    """Make the application of one listener: the public routes, the operators' routes, or both.
+
+    `pace` holds the times of streams of images.
+    """
     app = web.Application(middlewares=[_frame], client_max_size=64 << 20)
     app[SERVICES] = services
     app[OWN_LISTENER] = admin and not public
+    app[image_stream.PACE] = pace
     app[callbacks.KEY_SETS] = callbacks.KeySets()
     document.prepare()
     add = app.router
@@ -39,7 +57,9 @@ def build(services: Services, *, public: bool = True, admin: bool = True) -> web
     add.add_get("/openapi.json", document.read_json)
     add.add_get("/docs", document.read_page)
     if public:
-        add.add_post("/v1/images/generations", images.generate)
+        add.add_post(images.GENERATIONS, images.generate)
+        add.add_post(images.EDITS, images.edit)
+        add.add_post(images.VARIATIONS, images.vary)
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)
@@ -70,7 +90,10 @@ async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     request_id = request[REQUEST_ID] = new_id(services.now(), services.world.dice("requests"), "req_")
-    response = await _answer(request, handler, request_id)
+    try:
+        response = await _answer(request, handler, request_id)
+    finally:
+        await multipart.discard(request)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
     services.on_http(route_of(request), request.method, response.status, loop.time() - began_s)

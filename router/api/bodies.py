@@ -80,6 +80,7 @@ class Submission:
     timeout_s: float | None
     digest: str
     files: tuple[Upload, ...] = ()
+    streams: bool = False
 
 
 async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
@@ -138,36 +139,40 @@ def read_idempotency_key(request: web.Request) -> str | None:
 
 
 def read_submission(
-    body: Mapping[str, Any], kind: Kind, route: str, fields: Mapping[str, Any], prefix: str = ""
+    body: Mapping[str, Any],
+    kind: Kind,
+    route: str,
+    fields: Mapping[str, Any],
+    prefix: str = "",
+    *,
+    files: tuple[Upload, ...] = (),
 ) -> Submission:
     """Read a submit. `body` holds the extras, `fields` the provider's (one mapping on the OpenAI surface).
 
-    `prefix` goes before the name of a file's field in an error.
+    `prefix` goes before the name of a file's field in an error; `files` are those that came as parts of a form.
     """
     said = {name: value for name, value in body.items() if value is not None}
-    if said.get("stream") not in (None, False):
-        not_yet("stream", "Streaming of images")
     for name in ("callback_url", "callback_events"):
         if name in said:
             not_yet(name, "A webhook")
-    asynchronous = said.get("async", False)
-    if not isinstance(asynchronous, bool):
-        invalid("async", "async must be true or false.")
+    asynchronous, streams = _flag("async", said.get("async", False)), _flag("stream", said.get("stream", False))
+    if streams and kind.family == "video":
+        invalid("stream", "A film is not streamed; ask for its task, or follow its events.")
     model = said.get("model")
     if model is not None and (not isinstance(model, str) or not 1 <= len(model) <= 200):
         invalid("model", "model must be a string of 1 to 200 characters.")
     taken = {name: value for name, value in fields.items() if value is not None and name not in EXTRAS}
-    files: tuple[Upload, ...] = ()
     if kind.family == "chat":
         _check_chat(taken)
     else:
-        taken, files = take_files(taken, prefix)
+        taken, files = take_files(taken, prefix, files)
         _check_media(taken, kind, files)
     return Submission(
         input=taken,
         files=files,
         model=model,
         asynchronous=asynchronous,
+        streams=streams,
         priority=_read_priority(said.get("priority")),
         metadata=_read_metadata(said.get("metadata", {})),
         preferences=_read_preferences(said.get("provider", {})),

@@ -27,7 +27,7 @@ from router.api.services import Services
 from router.flow.draft import Accepted, Draft, Refused
 from router.outcome import Billed
 from router.persistence import TaskView, Unavailable
-from router.task import Error, Priority, State, Task, bill
+from router.task import Error, Output, Priority, State, Task, bill
 
 ENCODED_AT_ONCE_BYTES = 2 << 20
 LOOK_EVERY_S = 2.0  # how soon a waiting handler notices that its caller has gone, or that the store is back
@@ -53,13 +53,13 @@ async def wait_and_answer(
     try:
         view = await wait_for_end(request, task, wait_s)
     except Unavailable:
-        services.life.intake.owe(task)
+        await services.life.intake.uncollected.add(task, services.now())
         message = "The store cannot be reached; the task was accepted and goes on. Repeat to collect it."
-        raise _postponed(task, "unavailable", message, Billed.UNKNOWN) from None
+        raise postponed(task, "unavailable", message, Billed.UNKNOWN) from None
     if view is None:
         raise Refusal(Error("not_found", "The task is gone.", "not_found"))
     if view.task.is_terminal:
-        services.life.intake.collected(task.tenant, task.digest)
+        await services.life.intake.uncollected.collect(task.tenant, task.digest)
         return await ending_of(request, view, replayed=accepted.replayed and was_over)
     if is_gone(request):
         services.life.waiters.hung_up(view.task)
@@ -67,15 +67,15 @@ async def wait_and_answer(
     billing = bill(view.task, view.attempts).billing
     services.life.waiters.told(view.task)
     if services.life.runtime.closing:
-        raise _postponed(task, "unavailable", "The service is shutting down; the task goes on.", billing)
+        raise postponed(task, "unavailable", "The service is shutting down; the task goes on.", billing)
     if prefer.wait_s is not None:
         return await accepted_reply(request, accepted, view, prefer_applied=f"wait={wait_s:g}")
-    services.life.intake.owe(view.task)
+    await services.life.intake.uncollected.add(view.task, services.now())
     message = "The task is not finished within the time this service holds a request; it goes on. Repeat to collect it."
-    raise _postponed(task, "deadline_exceeded", message, billing)
+    raise postponed(task, "deadline_exceeded", message, billing)
 
 
-def _postponed(task: Task, word: str, message: str, billing: Billed) -> Refusal:
+def postponed(task: Task, word: str, message: str, billing: Billed) -> Refusal:
     """The task goes on and this call cannot be answered with its end."""
     return Refusal(
         Error(word, message, word, retryable=True, billing=billing),
@@ -119,14 +119,21 @@ async def wait_for_end(request: web.Request, task: Task, wait_s: float) -> TaskV
 async def ending_of(request: web.Request, view: TaskView, *, replayed: bool) -> web.StreamResponse:
     """Answer a sync call with what its task came to."""
     task = view.task
-    if task.state is not State.SUCCEEDED:
-        if task.error is None:
-            billing = bill(task, view.attempts).billing
-            gone = Error("expired", "The result was removed after its retention time.", "expired", billing=billing)
-            raise Refusal(gone, task_id=task.id, headers=views.task_headers(view, replayed=replayed))
-        raise views.refusal_of(request, view, replayed=replayed)
+    require_result(request, view, replayed=replayed)
     data = [await _image(request, task, index) for index in range(len(task.output))]
     return json_reply(200, openai.images(task, data), views.task_headers(view, replayed=replayed))
+
+
+def require_result(request: web.Request, view: TaskView, *, replayed: bool) -> None:
+    """Refuse with the reason where an ended task has no result to give."""
+    task = view.task
+    if task.state is State.SUCCEEDED:
+        return
+    if task.error is None:
+        billing = bill(task, view.attempts).billing
+        gone = Error("expired", "The result was removed after its retention time.", "expired", billing=billing)
+        raise Refusal(gone, task_id=task.id, headers=views.task_headers(view, replayed=replayed))
+    raise views.refusal_of(request, view, replayed=replayed)
 
 
 async def accepted_reply(
@@ -180,12 +187,17 @@ async def _image(request: web.Request, task: Task, index: int) -> dict[str, Any]
     if task.input.get("response_format") == "url":
         image["url"] = views.link_of(services, views.base_of(request), task, output)
     else:
-        content = await services.world.vault.read(output.key)
-        # A megabyte takes less time than a thread takes to begin.
-        small = len(content) <= ENCODED_AT_ONCE_BYTES
-        encoded = encode(content) if small else await services.world.offload(partial(encode, content))
-        # Base64 needs no JSON escapes, so the encoder may take the bytes as they are.
-        image["b64_json"] = orjson.Fragment(b'"' + encoded + b'"')
+        image["b64_json"] = await base64_of(services, output)
     if output.revised_prompt is not None:
         image["revised_prompt"] = output.revised_prompt
     return image
+
+
+async def base64_of(services: Services, output: Output) -> orjson.Fragment:
+    """Read an output as a JSON string in base64."""
+    content = await services.world.vault.read(output.key)
+    # A megabyte takes less time than a thread takes to begin.
+    small = len(content) <= ENCODED_AT_ONCE_BYTES
+    encoded = encode(content) if small else await services.world.offload(partial(encode, content))
+    # Base64 needs no JSON escapes, so the encoder may take the bytes as they are.
+    return orjson.Fragment(b'"' + encoded + b'"')

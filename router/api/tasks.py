@@ -54,6 +54,8 @@ async def create(request: web.Request) -> web.StreamResponse:
         if name in EXTRAS:
             invalid(f"input.{name}", f"{name} stands beside input, not in it.")
     submission = read_submission(body, kind, ROUTE, fields, "input.")
+    if submission.streams:
+        invalid("stream", "A task is not streamed; follow its events, or use the surface of its kind.")
     draft = Draft(
         tenant=principal.tenant,
         key_id=principal.key_id,
@@ -95,7 +97,7 @@ async def read(request: web.Request) -> web.StreamResponse:
         view = await submits.wait_for_end(request, view.task, submits.wait_of(services, prefer)) or view
     services.life.waiters.told(view.task)
     if view.task.is_terminal:
-        services.life.intake.collected(principal.tenant, view.task.digest)
+        await services.life.intake.uncollected.collect(principal.tenant, view.task.digest)
     return json_reply(200, views.render(request, view), {"X-Task-Id": view.task.id})
 
 

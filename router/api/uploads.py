@@ -15,10 +15,10 @@ import pybase64
 
 from router.api.errors import invalid
 from router.flow.draft import Upload
+from router.flow.uploads import FILES_MAX
 from router.policy.media import sniff
 from router.provider import Role
 
-FILES_MAX = 16
 URL_MAX_CHARS = 2048
 FIELDS: Mapping[str, Role] = {
     "image": Role.IMAGE,
@@ -30,22 +30,29 @@ FIELDS: Mapping[str, Role] = {
 """The fields of a request that hold files, and what the files are for."""
 
 
-def take_files(fields: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], tuple[Upload, ...]]:
-    """Part the fields from the files in them. `prefix` goes before a field's name in an error."""
+def take_files(
+    fields: Mapping[str, Any], prefix: str = "", arrived: tuple[Upload, ...] = ()
+) -> tuple[dict[str, Any], tuple[Upload, ...]]:
+    """Part the fields from the files in them, which go behind those that `arrived` as parts of a form.
+
+    `prefix` goes before a field's name in an error. In all they are in the order of their purpose.
+    """
     rest = {name: value for name, value in fields.items() if name not in FIELDS}
-    files: list[Upload] = []
+    files: list[Upload] = list(arrived)
     for name, role in FIELDS.items():
         value = fields.get(name)
         if value is None:
             continue
         items = value if isinstance(value, list) else [value]
-        if role is not Role.IMAGE and len(items) != 1:
-            invalid(prefix + name, f"{name} takes one file.")
         files += [_read(item, role, f"{prefix}{name}[{at}]" if len(items) > 1 else prefix + name)
                   for at, item in enumerate(items)]  # fmt: skip
     if len(files) > FILES_MAX:
         invalid(prefix + "image", f"A request takes at most {FILES_MAX} files.")
-    return rest, tuple(files)
+    for name, role in FIELDS.items():
+        if role is not Role.IMAGE and sum(one.role is role for one in files) > 1:
+            invalid(prefix + name, f"{name} takes one file.")
+    order = list(dict.fromkeys(FIELDS.values()))
+    return rest, tuple(sorted(files, key=lambda one: order.index(one.role)))
 
 
 def digests_of(files: tuple[Upload, ...]) -> list[list[str]]:

@@ -15,6 +15,8 @@ from router.cli.init import init
 from router.cli.schema import schema
 from router.cli.serve import serve
 from router.cli.simulate import simulate
+from router.cli.submit import submit
+from router.cli.tasks import cancel, tasks, watch
 
 app = typer.Typer(
     name="pointsman",
@@ -30,6 +32,10 @@ app.command()(init)
 app.command(epilog="\b\n" + describe_settings().replace("\n\n", "\n\n\b\n"))(serve)
 app.command()(check)
 app.command()(explain)
+app.command()(submit)
+app.command()(tasks)
+app.command()(watch)
+app.command()(cancel)
 app.command()(simulate)
 app.command()(schema)
 

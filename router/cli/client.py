@@ -17,6 +17,8 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any, NoReturn
 from urllib.parse import urlencode, urlsplit
 
+import typer
+
 from router.cli.complaint import UNREACHABLE, complain
 
 CONNECT_TIMEOUT_S = 10.0
@@ -42,10 +44,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A daemon and the key to use there. `url` has no slash at its end; `key` None sends none."""
+    """A daemon and the key to use there. `url` has no slash at its end; `key` None sends none.
+
+    `quiet`: when the daemon cannot be reached, leave with the code and say nothing.
+    """
 
     url: str
     key: str | None = field(default=None, repr=False)
+    quiet: bool = False
 
     def ask(self, method: str, path: str, body: object = None, **more: Any) -> Any:
         """Send a request as `fetch` does and return the JSON of the answer; leave with the reason when refused."""
@@ -104,6 +110,8 @@ class Client:
             connection.close()
 
     def _miss(self, broken: Exception) -> NoReturn:
+        if self.quiet:
+            raise typer.Exit(UNREACHABLE) from broken
         reason = getattr(broken, "strerror", None) or str(broken) or type(broken).__name__
         complain(f"cannot reach the daemon at {self.url}: {reason}", code=UNREACHABLE)
 

@@ -9,13 +9,16 @@ cancellation; a shutdown leaves an accepted job to the next life. This module de
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from typing import assert_never, cast
 
 from router.events import AttemptAccepted, BytesStored, TaskProgressed
 from router.flow.fleet import Started
+from router.flow.previews import Preview
 from router.flow.rehost import Unfetchable, store_outputs
-from router.flow.runtime import FILES, Live, Phase, Runtime, copy_folder, files_of, shape_of
+from router.flow.runtime import FILES, STREAM, Live, Phase, Runtime, copy_folder, files_of, shape_of
 from router.outcome import SUCCEEDED, Billed, Fail, FailureKind, fail
 from router.persistence import Stale
 from router.policy import price
@@ -32,12 +35,15 @@ from router.provider import (
     Job,
     Media,
     Missing,
+    Partial,
     Pending,
     Polled,
     Probing,
     Reply,
     Request,
     Source,
+    Stream,
+    Streaming,
     Submitted,
     Trouble,
     Usage,
@@ -125,6 +131,7 @@ def take_up(
     fields = candidate.target.abilities.fields
     body = {name: value for name, value in task.input.items() if fields is None or name in fields}
     body.pop(FILES, None)
+    body.pop(STREAM, None)
     if "n" in body and attempt.count not in {0, body["n"]}:
         body["n"] = attempt.count
     job = Job(
@@ -229,9 +236,34 @@ async def _submit(runtime: Runtime, trial: Trial) -> Submitted:
     trial.live.phases[trial.attempt.n] = Phase.SUBMITTING
     runtime.world.mark("C3")
     try:
+        if trial.task.input.get(STREAM) is True and job.kind in trial.provider.adapter.streams:
+            return await _stream(runtime, trial, job)
         return await trial.adapter.submit(job, _call_of(runtime, trial))
     except Exception as bug:  # noqa: BLE001 - the one boundary where an adapter's exception becomes a value
         return fail(FailureKind.BUG, f"the adapter raised {type(bug).__name__}")
+
+
+async def _stream(runtime: Runtime, trial: Trial, job: Job) -> Done | Fail:
+    """Make the request whose answer comes bit by bit, and pass previews on to whoever listens; the rest is the same."""
+    loop, counts = asyncio.get_running_loop(), Counter[int]()
+
+    def listen(request: Request) -> AbstractAsyncContextManager[Stream | Reply | Broken]:
+        # A picture may take all the time it has between two previews, as it may without any.
+        left = max(0.001, trial.deadline_s - loop.time())
+        return runtime.world.listen(request, left, left)
+
+    async with aclosing(cast("Streaming", trial.adapter).stream(job, listen)) as told:
+        async for one in told:
+            match one:
+                case Done() | Fail():
+                    return one
+                case Partial(index, media) if media.b64 is not None:
+                    preview = Preview(trial.attempt.part + index, counts[index], media.b64)
+                    runtime.previews.tell(trial.task.id, preview)
+                    counts[index] += 1
+                case _:
+                    continue  # nothing that a picture's caller could be shown
+    return fail(FailureKind.BUG, "the adapter's stream had no end")
 
 
 async def _at_hand(runtime: Runtime, trial: Trial) -> Job | Fail:

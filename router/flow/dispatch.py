@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from router.events import AttemptOpened, DrainStarted, Event, Recovered, TaskAdmitted, TaskSwept
-from router.flow import run
+from router.flow import run, uploads
 from router.flow.intake import Depth
 from router.flow.queue import Entry
 from router.flow.runtime import Phase, Runtime, remove_files
@@ -290,6 +290,7 @@ class Dispatcher:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 await sweep(self.runtime)
+                await uploads.sweep(self.runtime)
             except Unavailable:
                 continue
 

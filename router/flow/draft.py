@@ -9,14 +9,34 @@ from router.provider import Kind, Role
 from router.task import Error, Preferences, Priority, Task
 
 
+@dataclass(slots=True)
+class Folder:
+    """Where the files of a request lie that came before its row (`uploads`): under the id that its task will have.
+
+    `keys` are the files begun so far. `offered`: the intake was asked to take them, and sees to them from then on.
+    """
+
+    tenant: str
+    task_id: str
+    keys: list[str] = field(default_factory=list)
+    offered: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An input file of a request: the caller's `url`, its bytes, or the key of a kept file that is to be copied."""
+    """An input file of a request: the caller's `url`, its bytes, or a key in the vault.
+
+    The key is that of another task's file, which is to be copied (`copy_of`), or of one that came piece by piece and
+    lies in the `folder` of this request (`kept`).
+    """
 
     role: Role
     url: str | None = None
     content: bytes | None = field(default=None, repr=False)
     copy_of: str | None = None
+    kept: str | None = None
+    folder: Folder | None = None
+    size: int | None = None
     content_type: str = "application/octet-stream"
     sha256: str = ""
 

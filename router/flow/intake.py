@@ -8,6 +8,7 @@ automatic repeat of a client) is decided here too (contract 5.4). Floor 2.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +22,10 @@ from router.events import (
     TaskRetrying,
     TaskStarted,
 )
-from router.flow.draft import Accepted, Draft, Refused
-from router.flow.runtime import FILES, Runtime, remove_files, shape_of
+from router.flow import uploads
+from router.flow.draft import Accepted, Draft, Folder, Refused
+from router.flow.runtime import Runtime, shape_of
+from router.flow.uncollected import Uncollected
 from router.flow.waiters import Waiters
 from router.outcome import Billed
 from router.persistence import Admitted, Cancelled, Duplicate, OverBudget, Search, TooLate
@@ -36,9 +39,7 @@ from router.task import Error, Priority, State, Task, cancelled, new_id
 from router.world import VaultFull
 
 ATTACH_FOR_MS = 15 * 60_000
-OWED_MAX_MS = 24 * 3_600_000  # longer than any task takes; its end shortens it
 TENANTS_TRACKED_MAX = 10_000
-OWED_MAX = 10_000
 OPERATOR_BACK_S = 30.0  # when to ask again while an operator holds every circuit open: nobody knows how long that is
 
 
@@ -51,7 +52,7 @@ class Intake:
         self.waiters = waiters
         self.depth = Depth(runtime.owner.epoch)
         self.drain_rate = DrainRate()
-        self._owed: dict[tuple[str, str], int] = {}  # (tenant, digest) -> until when an equal request attaches
+        self.uncollected = Uncollected(runtime.world.store)
         self._buckets: dict[str, Bucket] = {}
 
     async def submit(self, draft: Draft) -> Accepted | Refused:
@@ -80,7 +81,8 @@ class Intake:
             now=task.created_at,
             zone=runtime.rules.zone,
         )
-        kept = await self._keep_files(draft, task)
+        folder = uploads.folder_of(draft, task.id)
+        kept = await self._keep_files(draft, task, folder)
         if isinstance(kept, Refused):
             return kept
         self.depth.count(task, +1)
@@ -91,8 +93,8 @@ class Intake:
         finally:
             if not isinstance(admitted, Admitted):
                 self.depth.count(task, -1)
-        if not isinstance(admitted, Admitted):
-            await remove_files(runtime, task)
+        if draft.files:
+            await self._settle_files(task, folder, taken=isinstance(admitted, Admitted))
         match admitted:
             case Admitted(row):
                 runtime.bus.emit(TaskAdmitted(runtime.now(), row))
@@ -128,18 +130,6 @@ class Intake:
             return model.error
         return route.explain(self._plan(self._task_of(draft, model)))
 
-    def owe(self, task: Task) -> None:
-        """A caller was sent away with the 504 of contract 5.1: until 15 min after the end an equal request collects."""
-        now = self.runtime.now()
-        if len(self._owed) >= OWED_MAX:
-            self._owed = {who: instant for who, instant in self._owed.items() if instant > now}
-        if len(self._owed) < OWED_MAX:
-            self._owed[(task.tenant, task.digest)] = now + OWED_MAX_MS
-
-    def collected(self, tenant: str, digest: str) -> None:
-        """The result that was owed has been given out."""
-        self._owed.pop((tenant, digest), None)
-
     async def abandoned(self, task: Task) -> None:
         """Cancel a task that nobody can collect, if nothing was sent for it (contract 5.1)."""
         view = await self.runtime.world.store.view(task.tenant, task.id)
@@ -149,8 +139,6 @@ class Intake:
     def read(self, event: Event) -> None:
         """Keep the counts of what waits and the rate at which it is taken (a reader of the bus)."""
         self.depth.read(event)
-        if isinstance(event, TaskEnded) and (event.task.tenant, event.task.digest) in self._owed:
-            self._owed[(event.task.tenant, event.task.digest)] = event.at + ATTACH_FOR_MS
         if isinstance(event, TaskStarted | TaskEnded):
             self.drain_rate.note(self.runtime.fleet.monotonic())
 
@@ -162,8 +150,7 @@ class Intake:
         if draft.idempotency_key is not None:
             found = await store.search(draft.tenant, Search(idempotency_key=draft.idempotency_key, limit=1))
             return _same_or_mismatch(found[0].task, draft) if found else None
-        owed = self._owed.get((draft.tenant, draft.digest), 0) > now
-        if not (draft.repeats or owed):
+        if not (draft.repeats or self.uncollected.holds(draft.tenant, draft.digest, now)):
             return None
         alike = await store.alike(draft.tenant, draft.digest, now - ATTACH_FOR_MS)
         fit = [task for task in alike if not _failed_unpaid(task)]
@@ -171,24 +158,26 @@ class Intake:
         chosen = (lonely or fit)[:1]
         return Accepted(chosen[0], replayed=True) if chosen else None
 
-    async def _keep_files(self, draft: Draft, task: Task) -> Refused | None:
-        """Keep the bytes of the input files under the task, before its row (contract 6, Retention)."""
+    async def _keep_files(self, draft: Draft, task: Task, folder: Folder) -> Refused | None:
+        """Keep the bytes of the input files under the task, before its row."""
         vault = self.runtime.world.vault
+        folder.offered = True
         try:
-            for row, upload in zip(task.input.get(FILES, ()), draft.files, strict=True):
-                if upload.url is not None:
-                    continue
-                content = await vault.read(upload.copy_of) if upload.copy_of is not None else upload.content or b""
-                async with vault.create(row["key"]) as sink:
-                    await sink.write(content)
+            await uploads.keep(vault, draft, task.id, folder, task.created_at)
         except KeyError:
-            await remove_files(self.runtime, task)
+            await uploads.discard(vault, folder)
             return Refused(Error("conflict", "The input files of that task are gone.", "conflict"))
         except VaultFull:
-            await remove_files(self.runtime, task)
+            await uploads.discard(vault, folder)
             message = "There is no room for the input files."
             return Refused(Error("unavailable", message, "storage_full", retryable=True), OPERATOR_BACK_S)
         return None
+
+    async def _settle_files(self, task: Task, folder: Folder, *, taken: bool) -> None:
+        """Leave the files to the row, or remove them with their mark. What fails here the sweep of uploads does."""
+        vault = self.runtime.world.vault
+        with suppress(OSError, VaultFull):
+            await (uploads.settle(vault, folder) if taken else uploads.discard(vault, folder))
 
     def _limited(self, draft: Draft) -> Refused | None:
         """Apply drain, the tenant's rate and the bounds of the queue, in that order."""
@@ -247,13 +236,13 @@ class Intake:
         runtime = self.runtime
         now = runtime.now()
         start_within_s = draft.start_within_s if draft.start_within_s is not None else draft.wait_s
-        task_id = new_id(now, runtime.world.dice("ids"))
+        task_id = uploads.folder_of(draft, new_id(now, runtime.world.dice("ids"))).task_id
         return Task(
             id=task_id,
             tenant=draft.tenant,
             kind=draft.kind,
             model=model.name,
-            input=_with_files(draft, task_id),
+            input=uploads.rows_of(draft, task_id),
             surface=draft.surface,
             route=draft.route,
             priority=draft.priority,
@@ -372,24 +361,6 @@ def paid_attempts(rule: Rule, plan: Plan) -> int:
     # A repeat under the same key is one purchase, but its attempt needs a hold of its own while the first is unknown.
     keyed = RetryUnknown.IF_IDEMPOTENT in unknowns and any(one.provider.adapter.idempotent for one in plan.candidates)
     return 1 + rule.retry.per_target if keyed else 1
-
-
-def _with_files(draft: Draft, task_id: str) -> Mapping[str, Any]:
-    """List the input files in the row: where each one is kept, or the caller's URL."""
-    if not draft.files:
-        return draft.input
-    rows = [
-        {
-            "role": one.role.value,
-            "key": None if one.url is not None else f"{task_id}/in/{at}",
-            "url": one.url,
-            "content_type": one.content_type,
-            "size": None if one.content is None else len(one.content),
-            "sha256": one.sha256,
-        }
-        for at, one in enumerate(draft.files)
-    ]
-    return {**draft.input, FILES: rows}
 
 
 def _same_or_mismatch(row: Task, draft: Draft) -> Accepted | Refused:

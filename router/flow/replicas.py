@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from router.events import BreakerMoved, Event, LifeReplaced, TaskAdmitted, TaskEnded, TasksTaken
-from router.flow.intake import Depth
+from router.flow.intake import Intake
 from router.flow.runtime import Runtime
 from router.flow.waiters import Waiters
 from router.persistence import ENDED_MAX, TaskView, Unavailable
@@ -62,12 +62,12 @@ class Driver(Protocol):
 class Replicas:
     """The turns. `begin` before the first task is taken, `start` after; `stop` ends them."""
 
-    def __init__(self, runtime: Runtime, driver: Driver, waiters: Waiters, depth: Depth) -> None:
+    def __init__(self, runtime: Runtime, driver: Driver, waiters: Waiters, intake: Intake) -> None:
         """Nothing is asked yet."""
         self._runtime = runtime
         self._driver = driver
         self._waiters = waiters
-        self._depth = depth
+        self._intake = intake
         self._store = runtime.world.store
         self._topics: set[str] = set()
         self._hinted = asyncio.Event()
@@ -153,6 +153,7 @@ class Replicas:
         if whole:
             await self._try(self._take_over)
             await self._try(self._count)
+            await self._try(self._refresh)
         if "work" in topics:
             await self._try(self._relieve)
 
@@ -264,7 +265,11 @@ class Replicas:
         now_s = self._runtime.fleet.monotonic()
         if now_s >= self._count_due_s:
             self._count_due_s = now_s + COUNT_EVERY_S
-            self._depth.reset((await self._store.backlog(self._runtime.owner)).waiting)
+            self._intake.depth.reset((await self._store.backlog(self._runtime.owner)).waiting)
+
+    async def _refresh(self) -> None:
+        """Hear from which results callers were sent away elsewhere."""
+        await self._intake.uncollected.refresh(self._runtime.now())
 
     # -- hints --------------------------------------------------------------------------------------------------------
 

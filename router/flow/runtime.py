@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from router.events import Bus
 from router.flow.fleet import Fleet
+from router.flow.previews import Previews
 from router.flow.queue import Entry, Queue
 from router.persistence import Owner, Unavailable
 from router.policy.rules import Ruleset, Shape
@@ -31,6 +32,7 @@ STORE_RETRY_FIRST_S = 0.1
 STORE_RETRY_MAX_S = 5.0
 PROGRESS_KEPT = 20_000
 FILES = "files"  # the field of a task's input that lists its input files
+STREAM = "stream"  # the field that says that its caller wants to see the pictures come
 
 
 class Phase(StrEnum):
@@ -103,6 +105,7 @@ class Runtime:
     lapses: int = 0
     live: dict[str, Live] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
+    previews: Previews = field(default_factory=Previews)
     wake_pump: Callable[[], None] = lambda: None
     on_replaced: Callable[[], None] = lambda: None
 
@@ -171,7 +174,7 @@ def copy_folder(task: Task, at: int) -> str:
 
 
 def shape_of(task: Task) -> Shape:
-    """See a task as routing and pricing see it."""
+    """See a task as routing and pricing see it; that it is streamed changes neither."""
     body = task.input
     roles = [one.role for one in files_of(task)]
     size, quality, n, seconds, prompt = (body.get(name) for name in ("size", "quality", "n", "seconds", "prompt"))
@@ -186,7 +189,7 @@ def shape_of(task: Task) -> Shape:
         priority=task.priority,
         surface=task.surface,
         metadata=task.metadata,
-        fields=frozenset(body) - {FILES},
+        fields=frozenset(body) - {FILES, STREAM},
         prompt_chars=len(prompt) if isinstance(prompt, str) else 0,
         images=roles.count(Role.IMAGE),
         roles=frozenset(roles) - {Role.IMAGE},

@@ -35,6 +35,7 @@ from router.policy import budget
 from router.provider import Handle
 from router.store.books import Books
 from router.store.shares import Shares
+from router.store.uncollected import UncollectedDicts
 from router.store.usage import sum_spending
 from router.task import Attempt, AttemptState, Move, State, Task, accepted, apply, swept
 from router.usage import Spending
@@ -51,6 +52,7 @@ class MemoryStore:
         self.writes: Counter[str] = Counter()
         self.books = Books()
         self.shares = Shares()
+        self._left = UncollectedDicts()
         self.shared = shared
         self._listeners: list[Callable[[str], None]] = []
         self._tasks: dict[str, Task] = {}
@@ -299,6 +301,21 @@ class MemoryStore:
         """Read the lines of one task."""
         self._read()
         return self.books.ledger(task_id)
+
+    async def leave_uncollected(self, tenant: str, digest: str, until: int, now: int) -> None:
+        """Note a result that nobody has."""
+        self._write("leave_uncollected")
+        self._left.put(tenant, digest, until, now)
+
+    async def collect(self, tenant: str, digest: str) -> None:
+        """Forget it."""
+        self._write("collect")
+        self._left.drop(tenant, digest)
+
+    async def uncollected(self, now: int, limit: int) -> tuple[tuple[str, str, int], ...]:
+        """List results that nobody has."""
+        self._read()
+        return self._left.rows(now, limit)
 
     async def spending(self, tenant: str, since: int, until: int) -> tuple[Spending, ...]:
         """Sum what was spent."""

@@ -191,6 +191,20 @@ class RelationalStore:
         """Read the ledger of one task."""
         return await self._reader.ask(self._verbs.ledger, task_id)
 
+    async def leave_uncollected(self, tenant: str, digest: str, until: int, now: int) -> None:
+        """Note a result that nobody has."""
+        self.writes["leave_uncollected"] += 1
+        await self._writer.ask(self._verbs.leave_uncollected, tenant, digest, until, now)
+
+    async def collect(self, tenant: str, digest: str) -> None:
+        """Forget it."""
+        self.writes["collect"] += 1
+        await self._writer.ask(self._verbs.collect, tenant, digest)
+
+    async def uncollected(self, now: int, limit: int) -> tuple[tuple[str, str, int], ...]:
+        """List results that nobody has."""
+        return await self._reader.ask(self._verbs.uncollected, now, limit)
+
     async def spending(self, tenant: str, since: int, until: int) -> tuple[Spending, ...]:
         """Sum what was spent."""
         return await self._lister.ask(self._verbs.spending, tenant, since, until)

@@ -48,6 +48,7 @@ from router.store.rows import (
 )
 from router.store.sharing import Sharing
 from router.store.steps import Steps, Undone
+from router.store.uncollected import UncollectedVerbs
 from router.store.usage import UsageVerbs
 from router.task import Attempt, AttemptState, IllegalMove, Move, State, Task, accepted, apply, swept
 
@@ -55,7 +56,7 @@ ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing, UsageVerbs):
+class Verbs(Sharing, UsageVerbs, UncollectedVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ the root (reliability-security cases K7 and S4). Blocking calls run on a few thr
 
 Layout: `objects/<fold>/<key>` with `/` in the key written as `+`, so that a key is one file and no key can climb.
 `fold` is one of 4,096 folders, chosen by a checksum: ids made at the same time share their first digits, and a folder
-that holds everything is slow. `unfinished/` holds the working files.
+that holds everything is slow. Only `pending`, which stays small, is a fold of its own, because it must be listed.
+`unfinished/` holds the working files.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from router.world import Sink, VaultFull
+from router.world import LISTED, Sink, VaultFull
 
 T = TypeVar("T")
 
 BATCH_BYTES = 128 << 10
 KEY_MAX_CHARS = 200
 THREADS = 4
+LISTED_FOLD = LISTED.removesuffix("/")
+LISTED_MAX = 10_000
 
 
 class LocalVault:
@@ -92,6 +95,10 @@ class LocalVault:
             return
         await self._run(partial(self._tree.remove, place))
 
+    async def listed(self) -> tuple[str, ...]:
+        """List the keys that begin with `LISTED`, in order of name, at most 10,000."""
+        return await self._run(self._tree.list_listed)
+
     async def tidy(self, before: int) -> int:
         """Remove working files last written before this instant (milliseconds since the epoch); return how many.
 
@@ -129,7 +136,9 @@ def place_of(key: str) -> Place:
     if len(key) > KEY_MAX_CHARS or _KEY.fullmatch(key) is None:
         msg = f"{key[:KEY_MAX_CHARS]!r} is not a key"
         raise ValueError(msg)
-    return Place(f"{zlib.crc32(key.encode()) & 0xFFF:03x}", key.replace("/", "+"))
+    name = key.replace("/", "+")
+    # A folder of its own, which stays small: what is in it is on its way to somewhere else.
+    return Place(LISTED_FOLD if key.startswith(LISTED) else f"{zlib.crc32(key.encode()) & 0xFFF:03x}", name)
 
 
 def means_full(broken: OSError) -> bool:
@@ -306,6 +315,14 @@ class Tree:
         with suppress(FileNotFoundError), _opened(place.fold, self.objects) as fold:
             os.unlink(place.name, dir_fd=fold)
             os.fsync(fold)
+
+    def list_listed(self) -> tuple[str, ...]:
+        """List the keys of the one folder that holds those alone."""
+        with suppress(FileNotFoundError), _opened(LISTED_FOLD, self.objects) as fold:
+            with os.scandir(fold) as entries:
+                names = sorted(entry.name for entry in entries)
+            return tuple(name.replace("+", "/") for name in names[:LISTED_MAX])
+        return ()
 
     def sweep(self, before: int) -> int:
         """Remove working files last written before this instant; return how many."""

@@ -53,7 +53,7 @@ from router.provider import (
     Usage,
 )
 from router.store.memory import MemoryStore
-from router.world import WallClock, World, seeded_dice
+from router.world import LISTED, WallClock, World, seeded_dice
 from tests.documented import find_breach
 
 ADMIN_KEY = "pm_" + "a" * 8 + "_" + "b" * 52
@@ -136,6 +136,9 @@ class DictVault:
     async def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 
+    async def listed(self) -> tuple[str, ...]:
+        return tuple(sorted(key for key in self.objects if key.startswith(LISTED)))
+
 
 @dataclass(slots=True)
 class House:
@@ -186,12 +189,15 @@ async def open_house(
     store: MemoryStore | None = None,
     desk: Desk | None = None,
     secret: bytes = b"signing-secret-of-the-tests",
+    vault: DictVault | None = None,
+    replica: str = "test",
+    **more: Any,
 ) -> AsyncIterator[House]:
     """Run the flow and its HTTP edge on a free port."""
-    desk, vault, kept = desk or Desk(), DictVault(), store or MemoryStore()
+    desk, vault, kept = desk or Desk(), vault or DictVault(), store or MemoryStore()
     world = World(
         clock=WallClock(),
-        dice=seeded_dice(7),
+        dice=seeded_dice(sum(replica.encode())),
         call=_no_wire,
         listen=_no_wire,
         fetch=_NoFetch(),
@@ -200,7 +206,7 @@ async def open_house(
         offload=_inline,
         adapter=lambda _slug: desk,
     )
-    running = await life.begin(world, Bus(), rules or ruleset(), replica="test")
+    running = await life.begin(world, Bus(), rules or ruleset(), replica=replica)
     services = Services(
         life=running,
         world=world,
@@ -216,7 +222,7 @@ async def open_house(
         ready_checks=_ready,
         on_http=lambda _route, _method, _code, _seconds: None,
     )
-    app, breaches = build(services), list[str]()
+    app, breaches = build(services, **more), list[str]()
 
     async def judge(request: web.Request, response: web.StreamResponse) -> None:
         body = response.body if isinstance(response, web.Response) and isinstance(response.body, bytes) else None

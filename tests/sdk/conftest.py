@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,18 +74,31 @@ class Simulated:
 
 @pytest.fixture
 def simulate(tmp_path) -> Iterator[Callable[..., Simulated]]:
-    """Start a simulator: `simulate("openai")`, with options of `pointsman simulate` behind the slug if need be. Delays
-    are a hundredth of the provider's, unless `"--time-scale"` says otherwise.
-    """
+    """Start a simulator that lives as long as the test: see `simulators`."""
+    with simulators(tmp_path) as start:
+        yield start
+
+
+def find_interpreter() -> str:
+    """The interpreter that Pointsman is installed for."""
     interpreter = os.environ.get("POINTSMAN_PYTHON")
     if not interpreter:
         raise RuntimeError(
             "POINTSMAN_PYTHON must be the interpreter that Pointsman is installed for; try make test-sdk"
         )
+    return interpreter
+
+
+@contextmanager
+def simulators(folder: Path) -> Iterator[Callable[..., Simulated]]:
+    """Start a simulator: `start("openai")`, with options of `pointsman simulate` behind the slug if need be. Delays
+    are a hundredth of the provider's, unless `"--time-scale"` says otherwise. What they complain of goes to `folder`.
+    """
+    interpreter = find_interpreter()
     started: list[subprocess.Popen[str]] = []
 
     def start(slug: str, *options: str) -> Simulated:
-        complaints = tmp_path / f"{len(started)}-{slug}.txt"
+        complaints = folder / f"{len(started)}-{slug}.txt"
         command = [interpreter, "-m", "router", "simulate", f"{slug}:0", "--time-scale", "0.01", *options]
         with complaints.open("w") as stderr:
             process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
@@ -98,12 +112,17 @@ def simulate(tmp_path) -> Iterator[Callable[..., Simulated]]:
     try:
         yield start
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            try:
-                process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            process.stdout.close()
+        end(started)
+
+
+def end(processes: list[subprocess.Popen[str]]) -> None:
+    """End what a test has started."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()

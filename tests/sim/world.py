@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from router.persistence import Store, Unavailable
 from router.provider import Adapter, Broken, Reply, Request
-from router.world import FetchFailed, World, seeded_dice
+from router.world import LISTED, FetchFailed, World, seeded_dice
 from tests.sim.fleet import PNG, FakeAdapter, FakeProvider
 
 T = TypeVar("T")
@@ -102,6 +102,10 @@ class SimVault:
     async def delete(self, key: str) -> None:
         """Remove."""
         self._outside.objects.pop(key, None)
+
+    async def listed(self) -> tuple[str, ...]:
+        """List."""
+        return tuple(sorted(key for key in self._outside.objects if key.startswith(LISTED)))
 
 
 @dataclass(slots=True)

@@ -60,7 +60,19 @@ PROVIDERS = ("fal", "openai")
 CIRCUITS = [(provider, provider, model) for provider in PROVIDERS for model in ("veo-3", "gpt-image-2")]
 PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"), ("provider:openai", "month")]
 
-READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended", "spending"}
+READS = {
+    "view",
+    "search",
+    "alike",
+    "waiting",
+    "backlog",
+    "balances",
+    "ledger",
+    "halted",
+    "ended",
+    "spending",
+    "uncollected",
+}
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
     *("admit Admitted", "admit Duplicate", "admit OverBudget"),
@@ -68,7 +80,7 @@ MUST_BE_MET = {
     *("withdraw Task", "withdraw Stale", "accept Attempt", "accept Stale"),
     *("close_attempt Task", "close_attempt Stale", "close_attempt IllegalMove", "hear Attempt", "hear Stale"),
     *("move Task", "move Stale", "move IllegalMove", "cancel Cancelled", "cancel TooLate", "cancel no"),
-    *("sweep yes", "sweep no", "forget yes", "forget no"),
+    *("sweep yes", "sweep no", "forget yes", "forget no", "leave_uncollected no", "collect no"),
     *("leave yes", "relieve yes", "relieve no", "share yes", "share no", "exchange yes"),
     *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError"),
     *(f"{verb} yes" for verb in READS),
@@ -96,7 +108,7 @@ class Script:
             *(["close_attempt"] * 7),
             *(["accept"] * 3),
             *("withdraw", "withdraw", "hear", "hear", "hear", "move", "move", "cancel", "cancel", "claim"),
-            *("register", "heartbeat", "keep", "ping", "sweep", "forget"),
+            *("register", "heartbeat", "keep", "ping", "sweep", "forget", "leave_uncollected", "collect"),
             *("leave", "relieve", "share", "share", "exchange", "exchange", "lease_probe", "lease_probe"),
             *sorted(READS),
         ]
@@ -315,6 +327,16 @@ class Script:
 
     def spending(self):
         return self.dice.choice(TENANTS), self.now - self.dice.randrange(2000), self.now
+
+    def leave_uncollected(self):
+        until = self.now + self.dice.randrange(1, 3000)
+        return self.dice.choice(TENANTS), f"digest-{self.dice.randrange(4)}", until, self.now
+
+    def collect(self):
+        return self.dice.choice(TENANTS), f"digest-{self.dice.randrange(4)}"
+
+    def uncollected(self):
+        return self.now, self.dice.choice([1, 3, 100])
 
     def keep(self):
         return f"name-{self.dice.randrange(3)}", f"value-{self.dice.randrange(100)}"

@@ -357,3 +357,18 @@ async def test_the_size_of_an_object_is_told_and_one_that_is_not_there_is_a_key_
         with pytest.raises(KeyError):
             await vault.size(missing)
     await vault.close()
+
+
+async def test_what_is_pending_can_be_listed_and_nothing_else(tmp_path):
+    vault = LocalVault(tmp_path / "vault")
+    try:
+        assert await vault.listed() == ()
+        for key in ("pending/task_2", "pending/task_1", "task_1/in/0", "pendingly/1"):
+            async with vault.create(key) as sink:
+                await sink.write(b"x")
+        assert await vault.listed() == ("pending/task_1", "pending/task_2")
+        await vault.delete("pending/task_1")
+        assert await vault.listed() == ("pending/task_2",)
+        assert await vault.read("pending/task_2") == b"x"
+    finally:
+        await vault.close()
