@@ -73,14 +73,14 @@ class Fuzzed:
         return sum(self.answers.values())
 
 
-async def fuzz(*, requests: int, seed: int, at_most_s: float, round_s: int) -> Fuzzed:
+async def fuzz(*, requests: int, seed: int, at_most_s: float, round_s: int, database_url: str | None = None) -> Fuzzed:
     """Ask until `requests` were answered, `at_most_s` have passed or something was found, in rounds of about `round_s`.
 
-    Each round has the next seed.
+    Each round has the next seed. `database_url` None: on SQLite.
     """
     fuzzed, until = Fuzzed(), time.monotonic() + at_most_s
     with tempfile.TemporaryDirectory(prefix="pointsman-fuzz-") as folder:
-        async with _daemon(Path(folder)) as (daemon, files):
+        async with _daemon(Path(folder), database_url) as (daemon, files):
             while fuzzed.requests < requests and not fuzzed.finding:
                 left_s = int(until - time.monotonic())
                 if left_s < 5:
@@ -98,7 +98,7 @@ async def fuzz(*, requests: int, seed: int, at_most_s: float, round_s: int) -> F
 
 
 @asynccontextmanager
-async def _daemon(folder: Path) -> AsyncIterator[tuple[Served, str]]:
+async def _daemon(folder: Path, database_url: str | None) -> AsyncIterator[tuple[Served, str]]:
     """A daemon, and a server on loopback that has a picture at every path."""
     quick = {"time_scale": 0.01, "latency_s": 0.5}
     async with (
@@ -108,7 +108,7 @@ async def _daemon(folder: Path) -> AsyncIterator[tuple[Served, str]]:
     ):
         config = ROUTING.format(openai=openai.base_url, ark=ark.base_url)
         (folder / "routing.yaml").write_text(config, encoding="utf-8")
-        async with served(folder, time_scale=0.01) as daemon:
+        async with served(folder, time_scale=0.01, database_url=database_url) as daemon:
             yield daemon, str(pictures.make_url("/cat.png"))
 
 
