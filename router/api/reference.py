@@ -151,7 +151,9 @@ class _Page:
                 f"<code>{_text(content_type)}</code> {self._kind(media['schema'])}"
                 for content_type, media in one.get("content", {}).items()
             )
-            headers = ", ".join(f"<code>{_text(name)}</code>" for name in one.get("headers", {}))
+            # Errors have the same headers everywhere; they stand in the JSON.
+            named = one.get("headers", {}) if status < "400" else ()
+            headers = ", ".join(f"<code>{_text(name)}</code>" for name in named)
             lines.append(
                 f"<tr><td><b>{status}</b></td><td>{bodies}</td><td>{_prose(one['description'])}"
                 f"<div class=small>{headers}</div></td></tr>"
