@@ -22,6 +22,7 @@ from typing import Any, TextIO, TypeVar
 import providers
 from router import __version__
 from router.api import application
+from router.api.key_cache import KeyCache
 from router.api.listener import BACKLOG, Listener
 from router.api.services import ReloadResult, Services
 from router.events import Bus, ConfigApplied, Event
@@ -195,6 +196,7 @@ async def _start(settings: Settings, log_stream: TextIO, stack: AsyncExitStack) 
         admin_key_hash=keyring.admin_key_hash,
         signing_secret=keyring.signing,
         pepper=keyring.pepper,
+        keys=KeyCache(store, life.runtime.fleet.monotonic, life.runtime.limits.learn),
         metrics=metrics.render,
         reload=reloader.reload,
         check_config=reloader.check,

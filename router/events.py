@@ -239,6 +239,17 @@ class TasksTaken:
     silent: bool
 
 
+@dataclass(frozen=True, slots=True)
+class KeyChanged:
+    """An operator made, rotated or revoked an API key. `by`: the API key that it was done with, None: the admin key."""
+
+    at: int
+    key_id: str
+    tenant: str
+    change: str
+    by: str | None
+
+
 Event = (
     TaskAdmitted
     | TaskStarted
@@ -264,6 +275,7 @@ Event = (
     | Recovered
     | LifeReplaced
     | TasksTaken
+    | KeyChanged
 )
 
 Reader = Callable[[Event], None]

@@ -16,6 +16,7 @@ from router.api import (
     files,
     image_stream,
     images,
+    keys,
     models,
     multipart,
     operations,
@@ -79,6 +80,12 @@ def build(
         add.add_post("/admin/v1/config/reload", operations.config_reload)
         add.add_get("/admin/v1/providers", operations.providers)
         add.add_get("/admin/v1/breakers", operations.providers)
+        add.add_get("/admin/v1/keys", keys.listing)
+        add.add_post("/admin/v1/keys", keys.create)
+        add.add_get("/admin/v1/keys/{id}", keys.read)
+        add.add_delete("/admin/v1/keys/{id}", keys.revoke)
+        add.add_post("/admin/v1/keys/{id}/revoke", keys.revoke)
+        add.add_post("/admin/v1/keys/{id}/rotate", keys.rotate)
         add.add_post("/admin/v1/breakers/{provider}/{target}/{action}", operations.circuit)
     return app
 

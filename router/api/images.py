@@ -54,7 +54,7 @@ async def vary(request: web.Request) -> web.StreamResponse:
 
 
 async def _take(request: web.Request, route: str) -> web.StreamResponse:
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     prefer, kind = read_prefer(request), KINDS[route]
     submission = await _read(request, principal.tenant, kind, route)
     _check_stream(submission, kind)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from router.api.key_cache import KeyCache
 from router.flow.life import Life
 from router.world import World
 
@@ -31,6 +32,7 @@ class Services:
     admin_key_hash: str
     signing_secret: bytes
     pepper: bytes
+    keys: KeyCache
     metrics: Callable[[], Awaitable[tuple[bytes, str]]]
     reload: Callable[[], Awaitable[ReloadResult]]
     check_config: Callable[[str], ReloadResult]

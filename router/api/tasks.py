@@ -40,7 +40,7 @@ NATIVE_FIELDS = frozenset(
 
 async def create(request: web.Request) -> web.StreamResponse:
     """`POST /v1/tasks`: 202 with the task; `Prefer: wait=N` holds the answer until it ends."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     prefer = read_prefer(request)
     body = await read_json(request, TASK_BODY_MAX)
     kind = _read_kind(body.get("kind"))
@@ -88,7 +88,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def read(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks/{id}` in the dialect the task came in by; `Prefer: wait=N` holds until it ends."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     view = await services.world.store.view(principal.tenant, views.task_id_of(request))
     if view is None:
         raise no_such_task()
@@ -103,7 +103,7 @@ async def read(request: web.Request) -> web.StreamResponse:
 
 async def listing(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks`: newest first, with filters and a signed cursor."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     search = _read_search(request, principal.tenant)
     found = await services.world.store.search(principal.tenant, search)
     page = found[: search.limit - 1]
@@ -125,7 +125,7 @@ async def listing(request: web.Request) -> web.StreamResponse:
 
 async def cancel(request: web.Request) -> web.StreamResponse:
     """`POST /v1/tasks/{id}/cancel`: 200 with the task, also when it was cancelled before; 409 when it had ended."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     task_id = views.task_id_of(request)
     match await services.life.intake.cancel(principal.tenant, task_id):
         case None:
@@ -140,7 +140,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
 
 async def retry(request: web.Request) -> web.StreamResponse:
     """`POST /v1/tasks/{id}/retry`: a new task with a new bill, for a failed one only."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     view = await services.world.store.view(principal.tenant, views.task_id_of(request))
     if view is None:
         raise no_such_task()

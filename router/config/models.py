@@ -42,6 +42,7 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"
 _KEY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 _LIST_MAX = 1000
+TENANT_NAME, TENANT_EXPECTED = _KEY, "the name of a tenant: letters, digits and . _ -"
 METADATA_KEY = r"metadata\.\S{1,64}"
 
 Name = Annotated[str, matching(_NAME, "a name of letters, digits and . _ : / @ + -")]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
+from router.keys import ApiKey
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.persistence import (
     ENDED_MAX,
@@ -34,6 +35,7 @@ from router.persistence import (
 from router.policy import budget
 from router.provider import Handle
 from router.store.books import Books
+from router.store.memory_keys import MemoryKeys
 from router.store.shares import Shares
 from router.store.uncollected import UncollectedDicts
 from router.store.usage import sum_spending
@@ -44,7 +46,7 @@ ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})
 
 
-class MemoryStore:
+class MemoryStore(MemoryKeys):
     """All rows in dicts. `writes` counts the writing verbs called, for tests that hold the flow to its envelope."""
 
     def __init__(self, *, shared: bool = False) -> None:
@@ -60,6 +62,7 @@ class MemoryStore:
         self._swept: set[str] = set()
         self._lives: dict[str, tuple[int, int]] = {}  # replica -> (epoch, last heartbeat)
         self._settings: dict[str, str] = {}
+        self._keys: dict[str, ApiKey] = {}
         self._closed = False
 
     # -- ownership ----------------------------------------------------------------------------------------------------

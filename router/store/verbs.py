@@ -34,6 +34,7 @@ from router.policy import budget
 from router.policy.budget import Balances, Hold, Posting
 from router.provider import Handle
 from router.store import sql
+from router.store.keys import KeyVerbs
 from router.store.rows import (
     ATTEMPT_COLUMNS,
     TASK_COLUMNS,
@@ -56,7 +57,7 @@ ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing, UsageVerbs, UncollectedVerbs):
+class Verbs(Sharing, KeyVerbs, UsageVerbs, UncollectedVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from router.events import (
     DrainStarted,
     Event,
     FailedOver,
+    KeyChanged,
     LifeReplaced,
     QueueRefused,
     Recovered,
@@ -79,6 +80,7 @@ DaemonEvent = (
     | Recovered
     | LifeReplaced
     | TasksTaken
+    | KeyChanged
 )
 
 
@@ -308,6 +310,8 @@ def _daemon_line_of(event: DaemonEvent) -> Line:
                 "tasks.taken",
                 {"count": count, "from": "silent" if silent else "busy"},
             )
+        case KeyChanged(key_id=key_id, tenant=tenant, change=change, by=by):
+            return "info", f"key.{change}", {"key_id": key_id, "tenant": tenant, "by": by or "admin"}
         case LifeReplaced(replica=replica, epoch=epoch):
             return "error", "life.replaced", {"replica": replica, "epoch": epoch}
         case _:

@@ -29,6 +29,7 @@ from router.events import (
     DrainStarted,
     Event,
     FailedOver,
+    KeyChanged,
     LifeReplaced,
     QueueRefused,
     Recovered,
@@ -180,6 +181,7 @@ class Metrics:
                 | CallCut()
                 | Recovered()
                 | LifeReplaced()
+                | KeyChanged()
                 | TasksTaken()
             ):
                 return

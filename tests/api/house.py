@@ -19,6 +19,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from router.api.application import build, route_of
 from router.api.auth import hash_key
+from router.api.key_cache import KeyCache
 from router.api.services import ReloadResult, Services
 from router.events import Bus
 from router.flow import life
@@ -215,6 +216,7 @@ async def open_house(
         admin_key_hash=hash_key(ADMIN_KEY, PEPPER),
         signing_secret=secret,
         pepper=PEPPER,
+        keys=KeyCache(kept, running.runtime.fleet.monotonic, running.runtime.limits.learn),
         metrics=_metrics,
         reload=_reload,
         check_config=lambda _text: ReloadResult("test", changed=False),

@@ -110,6 +110,31 @@ def test_a_blocked_tenant_is_passed_over_and_gets_its_turns_not_back(queue, cloc
     assert queue.pop(clock.now, ALL_LANES, {"a", "b"}) is None
 
 
+def test_a_blocked_key_is_passed_over_and_its_tenant_keeps_its_turns(queue, clock):
+    for n in range(50):
+        queue.push(Entry(f"limited{n}", "a", NORMAL, n, key_id="limited"))
+        queue.push(Entry(f"free{n}", "a", NORMAL, 100 + n, key_id="free"))
+        queue.push(Entry(f"other{n}", "b", NORMAL, 200 + n))
+
+    taken = [queue.pop(clock.now, ALL_LANES, (), {"limited"}) for _ in range(20)]
+    assert Counter(one.tenant for one in taken) == {"a": 10, "b": 10}
+    assert {one.key_id for one in taken if one.tenant == "a"} == {"free"}
+    assert queue.pop(clock.now, ALL_LANES, {"b"}, {"limited", "free"}) is None
+    assert queue.pop(clock.now, ALL_LANES).task_id == "limited0"
+
+
+def test_a_class_of_blocked_keys_does_not_rise(queue, clock):
+    queue.push(Entry("old", "t", LOW, 0, key_id="limited"))
+    clock.now += 1_000
+    queue.push(Entry("new", "t", LOW, 1, key_id="free"))
+    queue.push(Entry("urgent", "t", URGENT, 2))
+
+    taken = []
+    while (one := queue.pop(clock.now, ALL_LANES, (), {"limited"})) is not None:
+        taken.append(one.task_id)
+    assert taken == ["urgent", "new"]
+
+
 def test_a_class_of_blocked_tenants_does_not_rise(queue, clock):
     queue.push(entry("old", "blocked", LOW))
     clock.now += 500

@@ -15,6 +15,7 @@ from random import Random
 
 import pytest
 
+from router.keys import ApiKey, KeyLimits, KeyRate, KeyScope, NewSecret
 from router.leases import CircuitNews, CircuitWord, Want
 from router.outcome import Billed
 from router.persistence import (
@@ -61,6 +62,9 @@ CIRCUITS = [(provider, provider, model) for provider in PROVIDERS for model in (
 PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"), ("provider:openai", "month")]
 
 READS = {
+    "find_key",
+    "key",
+    "keys",
     "view",
     "search",
     "alike",
@@ -83,6 +87,7 @@ MUST_BE_MET = {
     *("sweep yes", "sweep no", "forget yes", "forget no", "leave_uncollected no", "collect no"),
     *("leave yes", "relieve yes", "relieve no", "share yes", "share no", "exchange yes"),
     *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError"),
+    *("add_key yes", "add_key no", "revoke_key yes", "revoke_key no", "rotate_key yes", "rotate_key no"),
     *(f"{verb} yes" for verb in READS),
 }
 
@@ -98,6 +103,7 @@ class Script:
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.owners: list[Owner] = [Owner("nobody", 99)]
         self.known: dict[str, str] = {}  # every id ever admitted -> tenant
+        self.key_ids, self.digests, self.secrets = ["key_none"], ["hash-none"], 0
 
     def draw(self):
         """Return the name of a verb and its arguments."""
@@ -109,6 +115,7 @@ class Script:
             *(["accept"] * 3),
             *("withdraw", "withdraw", "hear", "hear", "hear", "move", "move", "cancel", "cancel", "claim"),
             *("register", "heartbeat", "keep", "ping", "sweep", "forget", "leave_uncollected", "collect"),
+            *("add_key", "revoke_key", "rotate_key"),
             *("leave", "relieve", "share", "share", "exchange", "exchange", "lease_probe", "lease_probe"),
             *sorted(READS),
         ]
@@ -313,6 +320,41 @@ class Script:
     def alike(self):
         return self.dice.choice(TENANTS), f"digest-{self.dice.randrange(4)}", self.now - self.dice.randrange(2000)
 
+    def add_key(self):
+        number = self.dice.randrange(1000)
+        limits = KeyLimits(
+            models=self.dice.choice([None, frozenset(), frozenset({"veo-3", "gpt-image-2"})]),
+            rate=self.dice.choice([None, KeyRate(5, 60_000)]),
+            max_concurrency=self.dice.choice([None, 2]),
+        )
+        ends_at = self.now + self.dice.randrange(400) if self.dice.random() < 0.3 else None
+        scopes = frozenset(self.dice.sample(sorted(KeyScope), self.dice.randrange(4)))
+        name = self.dice.choice(["", "ein Käfer 🪲"])
+        tenant, digest = self.dice.choice(TENANTS), f"hash-{self.dice.randrange(200)}"
+        said = (f"key_{number}", tenant, name, f"pm_{number}", digest, self.now, scopes, limits, ends_at)
+        self.key_ids = [*self.key_ids[-30:], said[0]]
+        self.digests = [*self.digests[-30:], digest]
+        return (ApiKey(*said),)
+
+    def revoke_key(self):
+        return self.dice.choice(TENANTS), self.dice.choice(self.key_ids), self.now
+
+    def rotate_key(self):
+        self.secrets += 1
+        secret = NewSecret(f"new-{self.secrets}", "pm_new", self.now, self.now + self.dice.randrange(300))
+        self.digests = [*self.digests[-30:], secret.hash]
+        return self.dice.choice(TENANTS), self.dice.choice(self.key_ids), secret
+
+    def find_key(self):
+        return (self.dice.choice(self.digests),)
+
+    def key(self):
+        return (self.dice.choice(self.key_ids),)
+
+    def keys(self):
+        before = self.dice.choice([None, self.dice.choice(self.key_ids)])
+        return self.dice.choice([None, *TENANTS]), before, self.dice.choice([1, 5, 100])
+
     def waiting(self):
         return self._owner(), self.dice.choice([1, 5, 100])
 
@@ -385,14 +427,15 @@ def name_of(verb, answer):
 async def snapshot_of(store, script):
     """Everything that the store holds: rows, money of the last tasks and all balances, and what waits for whom."""
     owners = script.owners[-2:]
-    pages, lines, waiting, counts, balances = await asyncio.gather(
+    pages, lines, waiting, counts, balances, keys = await asyncio.gather(
         asyncio.gather(*(store.search(tenant, Search(limit=10_000)) for tenant in TENANTS)),
         asyncio.gather(*(store.ledger(task_id) for task_id in list(script.known)[-12:])),
         asyncio.gather(*(store.waiting(owner, 1000) for owner in owners)),
         asyncio.gather(*(store.backlog(owner) for owner in owners)),
         store.balances(PAIRS),
+        store.keys(None, None, 1000),
     )
-    return [view for page in pages for view in page], lines, waiting, counts, balances
+    return [view for page in pages for view in page], lines, waiting, counts, balances, keys
 
 
 def check_sums(script, every_line, balances):

@@ -17,6 +17,7 @@ from router.events import (
     DrainStarted,
     Event,
     FailedOver,
+    KeyChanged,
     LifeReplaced,
     QueueRefused,
     Recovered,
@@ -90,6 +91,7 @@ ONE_OF_EACH: tuple[Event, ...] = (
     CallCut(AT, TASK, INTENT, 30_000_000),
     Recovered(AT, 1, 2, 3),
     LifeReplaced(AT, "a-replica", 3),
+    KeyChanged(AT, "key_1", "acme", "revoked", None),
     TasksTaken(AT, 4, silent=True),
 )
 
