@@ -22,7 +22,7 @@ from router.api import reference
 
 FOLDER: Final = Path(__file__).parent / "openapi"
 METHODS: Final = ("get", "post", "put", "patch", "delete")
-FORMS: Final = {"": "Error", "pixapi": "PixapiError"}
+FORMS: Final = {"": "Error", "pixapi": "PixapiError", "any": "AnyError"}
 ALWAYS: Final = 500  # every handler may have a bug
 REPEATABLE: Final = (409, 410, 429, 500, 502, 503, 504)
 
