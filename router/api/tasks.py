@@ -21,6 +21,7 @@ from router.api.bodies import (
 )
 from router.api.dialects import native
 from router.api.errors import Refusal, invalid
+from router.api.multipart import is_form, read_form
 from router.api.replies import json_reply, request_id_of
 from router.flow.draft import Draft, Upload
 from router.flow.runtime import FILES, files_of
@@ -39,10 +40,14 @@ NATIVE_FIELDS = frozenset(
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    """`POST /v1/tasks`: 202 with the task; `Prefer: wait=N` holds the answer until it ends."""
+    """`POST /v1/tasks`: 202 with the task; `Prefer: wait=N` holds the answer until it ends.
+
+    The body is JSON, or a form where files come as parts: `kind`, `input[prompt]`, `image`, `mask` and so on.
+    """
     principal, services = await caller_of(request), request.app[SERVICES]
     prefer = read_prefer(request)
-    body = await read_json(request, TASK_BODY_MAX)
+    form = await read_form(request, principal.tenant) if is_form(request) else None
+    body = await read_json(request, TASK_BODY_MAX) if form is None else form.fields
     kind = _read_kind(body.get("kind"))
     for name in body:
         if name not in NATIVE_FIELDS:
@@ -53,7 +58,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     for name in fields:
         if name in EXTRAS:
             invalid(f"input.{name}", f"{name} stands beside input, not in it.")
-    submission = read_submission(body, kind, ROUTE, fields, "input.")
+    submission = read_submission(body, kind, ROUTE, fields, "input.", files=() if form is None else form.files)
     if submission.streams:
         invalid("stream", "A task is not streamed; follow its events, or use the surface of its kind.")
     draft = Draft(
