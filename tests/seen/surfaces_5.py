@@ -34,7 +34,7 @@ models:
   film: {{kind: video, targets: [{{provider: films, model: doubao-seedance-1-0-pro-250528}}]}}
   late: {{kind: image, targets: [{{provider: pictures, model: gpt-image-2}}]}}
 """
-ALIKE = {"X-Request-Id", "Date", "Content-Length"}  # these differ from answer to answer
+OWN = {"x-request-id", "date", "content-length"}  # headers that differ from answer to answer
 IDS = ("id", "task")  # the names of ids of objects in paths
 SPELLINGS = ("task_", "imgtask_", "video_")
 EXPECTED = {404, 403}  # 403 where no key of a tenant may go: operators' routes, files without a signature
@@ -141,7 +141,7 @@ async def sweep(findings: Findings, client: aiohttp.ClientSession, url: str, obj
     """Call every operation with an id in its path."""
     operations = [
         (method, path)
-        for method, path in OPERATIONS
+        for method, path in sorted(set(OPERATIONS) - NOT_MERGED)
         if any(f"{{{name}}}" in path for name in IDS) and "models" not in path
     ]
     asked, statuses, unlike = 0, Counter[int](), []
@@ -186,7 +186,7 @@ async def ask(client: aiohttp.ClientSession, url: str, method: str, path: str, o
         client.request(method, URL(url + path, encoded=True), json=body, allow_redirects=False) as reply,
     ):
         text = await reply.text()
-        headers = tuple(sorted((name, value) for name, value in reply.headers.items() if name not in ALIKE))
+        headers = tuple(sorted((name, value) for name, value in reply.headers.items() if name.lower() not in OWN))
         hidden = re.sub(r"req_[0-9a-f]{32}", "(request)", text.replace(object_id, "(id)"))
         return Answer(reply.status, headers, hidden)
 
@@ -194,13 +194,15 @@ async def ask(client: aiohttp.ClientSession, url: str, method: str, path: str, o
 async def listings(findings: Findings, client: aiohttp.ClientSession, url: str, objects: list[str]) -> None:
     """What lists, searches and follows by an id or a key must not tell either."""
     listed = 0
-    for path in ("/v1/tasks", "/v1/tasks?idempotency_key=mine-0-0", "/v1/videos", "/v1/usage"):
+    films = () if ("get", "/v1/videos") in NOT_MERGED else ("/v1/videos",)
+    for path in ("/v1/tasks", "/v1/tasks?idempotency_key=mine-0-0", "/v1/usage", *films):
         async with client.get(URL(url + path, encoded=True)) as reply:
             listed += len((await reply.json())["data"])
     findings.show("objects that a stranger's listings show", listed)
     findings.expect(listed == 0, "a stranger's listings are empty")
-    after = [await raw(client, f"{url}/v1/videos?after={one}") for one in (objects[-1], spell(objects[-1], 0)[0][1])]
-    findings.expect(after[0] == after[1], "a page after a stranger's film is one after a random film")
+    for path in films:
+        after = [await raw(client, f"{url}{path}?after={one}") for one in (objects[-1], spell(objects[-1], 0)[0][1])]
+        findings.expect(after[0] == after[1], "a page after a stranger's film is one after a random film")
     async with client.post(
         f"{url}/v1/tasks",
         json={"kind": "image.generation", "model": "picture", "input": {"prompt": "another"}},
