@@ -17,6 +17,7 @@ from tests.daemons import running_daemon, write_routing
 from tests.postgres import shared_server
 
 IMAGES, TASKS, EXPLAIN = "/v1/images/generations", "/v1/tasks", "/v1/route/explain"
+KEYS = "/admin/v1/keys"
 CAT = {"model": "cat", "prompt": "a cat"}
 NATIVE = {"kind": "image.generation", "input": {"prompt": "a cat"}}
 JSON = {"Content-Type": "application/json"}
@@ -330,8 +331,12 @@ async def test_on_postgresql_too_it_is_refused_and_nothing_is_kept(tmp_path):
             for task_id in ODD_IDS:
                 for method, path in (("GET", ""), ("POST", "/cancel"), ("POST", "/retry")):
                     await answered(method, f"{TASKS}/{task_id}{path}")
+                for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/revoke"), ("POST", "/rotate")):
+                    await answered(method, f"{KEYS}/{task_id}{path}")
             for query in ("model=%00", "provider=%00", "idempotency_key=%00", "cursor=%00"):
                 await answered("GET", f"{TASKS}?{query}")
+            for query in ("cursor=%00", "tenant=a%00"):
+                await answered("GET", f"{KEYS}?{query}")
             async with client.get(f"{daemon.url}{TASKS}", params={"created_after": "999999999999"}) as reply:
                 assert (reply.status, (await reply.json())["data"]) == (200, [])
             async with client.get(f"{daemon.url}{TASKS}") as reply:
