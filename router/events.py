@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from router.outbox import Standing, Try, Webhook
 from router.task import Attempt, State, Task
 
 
@@ -250,6 +251,16 @@ class KeyChanged:
     by: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class WebhookTried:
+    """A webhook (as it was taken) was tried, and this is where it stands now."""
+
+    at: int
+    webhook: Webhook
+    tried: Try
+    standing: Standing
+
+
 Event = (
     TaskAdmitted
     | TaskStarted
@@ -276,6 +287,7 @@ Event = (
     | LifeReplaced
     | TasksTaken
     | KeyChanged
+    | WebhookTried
 )
 
 Reader = Callable[[Event], None]

@@ -22,6 +22,7 @@ from router.api import (
     operations,
     tasks,
     usage,
+    webhooks,
 )
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
@@ -68,6 +69,7 @@ def build(
         add.add_post("/v1/tasks/{id}/retry", tasks.retry)
         add.add_get("/v1/files/{id}/{n}", files.read)
         add.add_post("/v1/callbacks/{provider}/{task}", callbacks.receive)
+        add.add_get("/v1/webhook_secret", webhooks.secret, allow_head=False)
         add.add_get("/v1/models", models.listing, allow_head=False)
         add.add_get("/v1/models/{id:.+}", models.read, allow_head=False)
         add.add_post("/v1/route/explain", operations.explain)
@@ -78,6 +80,9 @@ def build(
         add.add_get("/admin/v1/config/current", operations.config_current)
         add.add_post("/admin/v1/config/check", operations.config_check)
         add.add_post("/admin/v1/config/reload", operations.config_reload)
+        add.add_get("/admin/v1/webhooks", webhooks.listing, allow_head=False)
+        add.add_post("/admin/v1/webhooks/test", webhooks.test)
+        add.add_post("/admin/v1/webhooks/{id}/redeliver", webhooks.redeliver)
         add.add_get("/admin/v1/providers", operations.providers)
         add.add_get("/admin/v1/breakers", operations.providers)
         add.add_get("/admin/v1/keys", keys.listing)

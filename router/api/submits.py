@@ -21,7 +21,7 @@ from router.api.bodies import (
     Submission,
 )
 from router.api.dialects import native, openai
-from router.api.errors import Refusal
+from router.api.errors import Refusal, invalid
 from router.api.replies import json_reply
 from router.api.services import Services
 from router.flow.draft import Accepted, Draft, Refused
@@ -35,7 +35,11 @@ RETRY_AFTER_S = {"unavailable": 2.0, "deadline_exceeded": 1.0}
 
 
 async def submit(services: Services, draft: Draft) -> Accepted:
-    """Ask the intake; a refusal is raised in the contract's form."""
+    """Ask the intake; a refusal is raised in the contract's form. Where a callback leads is judged before anything."""
+    if draft.callback_url is not None:
+        reason = services.judge_callback(draft.callback_url)
+        if reason is not None:
+            invalid("callback_url", f"callback_url is refused: {reason}.")
     answer = await services.life.intake.submit(draft)
     if isinstance(answer, Refused):
         # Only a key that was used for something else names a task: the one that has it.

@@ -79,6 +79,9 @@ async def create(request: web.Request) -> web.StreamResponse:
         timeout_s=submission.timeout_s,
         repeats=submits.announces_repeat(request),
         files=submission.files,
+        callback_url=submission.callback_url,
+        callback_events=submission.callback_events,
+        link_base=views.base_of(request),
     )
     accepted = await submits.submit(services, draft)
     if prefer.wait_s is None:
@@ -173,6 +176,9 @@ async def retry(request: web.Request) -> web.StreamResponse:
         files=tuple(
             Upload(one.role, url=one.url, copy_of=one.key, content_type=one.content_type) for one in files_of(old)
         ),
+        callback_url=old.callback_url,
+        callback_events=old.callback_events,
+        link_base=views.base_of(request),
     )
     return await submits.accepted_reply(request, await submits.submit(services, draft))
 

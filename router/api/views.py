@@ -31,11 +31,15 @@ def base_of(request: web.Request) -> str:
 
 def sight_of(request: web.Request, view: TaskView) -> Sight:
     """Gather what of a task is not in its row."""
-    services = request.app[SERVICES]
+    return sight_from(request.app[SERVICES], base_of(request), view)
+
+
+def sight_from(services: Services, base: str, view: TaskView) -> Sight:
+    """The same where nobody asks: `base` is where links begin."""
     task, runtime = view.task, services.life.runtime
     position = runtime.queue.position(task.id) if task.state is State.PENDING else None
     return Sight(
-        link=lambda output: link_of(services, base_of(request), task, output),
+        link=lambda output: link_of(services, base, task, output),
         progress=runtime.progress.tell(task.id, _progress(services, view)),
         queue_position=position,
         eta_s=_eta_s(services, view),

@@ -382,6 +382,14 @@ class TenantEntry(Entry):
     models: tuple[Name, ...] | None = Field(
         None, description="the only ones it may use", min_length=1, max_length=_LIST_MAX
     )
+    webhook_secrets: tuple[Secret, ...] | None = Field(
+        None,
+        description="${NAME} or file:PATH: what its webhooks are signed with, whsec_ and base64 of 24 to 64 bytes; two "
+        "while one replaces the other; default: one of its own from GET /v1/webhook_secret",
+        min_length=1,
+        max_length=2,
+        repr=False,
+    )
 
 
 class RoutingFile(Entry):

@@ -250,6 +250,9 @@ class Intake:
             retry_of=draft.retry_of,
             start_by=None if start_within_s is None else now + round(start_within_s * 1000),
             deadline=None if draft.timeout_s is None else now + round(draft.timeout_s * 1000),
+            callback_url=draft.callback_url,
+            callback_events=draft.callback_events,
+            link_base=draft.link_base if draft.callback_url is not None else None,
         )
 
     def _plan(self, task: Task) -> Plan:

@@ -36,6 +36,7 @@ from router.policy import budget
 from router.provider import Handle
 from router.store.books import Books
 from router.store.memory_keys import MemoryKeys
+from router.store.memory_outbox import MemoryOutbox
 from router.store.shares import Shares
 from router.store.uncollected import UncollectedDicts
 from router.store.usage import sum_spending
@@ -46,11 +47,12 @@ ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})
 
 
-class MemoryStore(MemoryKeys):
+class MemoryStore(MemoryKeys, MemoryOutbox):
     """All rows in dicts. `writes` counts the writing verbs called, for tests that hold the flow to its envelope."""
 
     def __init__(self, *, shared: bool = False) -> None:
         """Start empty. `shared`: several lives may use it at once."""
+        super().__init__()
         self.writes: Counter[str] = Counter()
         self.books = Books()
         self.shares = Shares()
@@ -415,7 +417,8 @@ class MemoryStore(MemoryKeys):
         return {epoch for epoch, beat_at in self._lives.values() if beat_at > now - silent_ms} | {owner.epoch}
 
     def _moved(self, after: Task, move: Move) -> Task:
-        """Write a task down; when it has ended, what it still reserved goes back."""
+        """Write a task down with the webhook that it owes; when it has ended, what it still reserved goes back."""
+        self._owe(self._tasks[after.id], after)
         self._tasks[after.id] = after
         if after.is_terminal:
             self.books.post(after.id, budget.free(after, self.books.held(after.id), move.at))

@@ -35,6 +35,7 @@ from router.policy.budget import Balances, Hold, Posting
 from router.provider import Handle
 from router.store import sql
 from router.store.keys import KeyVerbs
+from router.store.outbox import OutboxVerbs
 from router.store.rows import (
     ATTEMPT_COLUMNS,
     TASK_COLUMNS,
@@ -57,7 +58,7 @@ ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing, KeyVerbs, UsageVerbs, UncollectedVerbs):
+class Verbs(Sharing, KeyVerbs, OutboxVerbs, UsageVerbs, UncollectedVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------
@@ -324,7 +325,11 @@ class Verbs(Sharing, KeyVerbs, UsageVerbs, UncollectedVerbs):
         else:
             where = (after.started_at, after.tries, after.provider, after.target_model)
             rows = yield sql.STEP_TASK, (*guard, *step, *where)
-        return after if rows else None
+        if not rows:
+            return None
+        if after.callback_url is not None:
+            yield from self.owe(task, after)
+        return after
 
     def _ended(self, attempt: Attempt) -> Steps[bool]:
         """Write the end of an attempt that is still out; False when it is not."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -22,8 +23,10 @@ from router.api.auth import hash_key
 from router.api.key_cache import KeyCache
 from router.api.services import ReloadResult, Services
 from router.events import Bus
+from router.fetch import FetchAllow, refusal_of
 from router.flow import life
 from router.geometry import Sizes
+from router.outbox import Try, TryResult
 from router.outcome import Billed, Fail, FailureKind, fail
 from router.policy.rules import (
     Breaker,
@@ -223,6 +226,9 @@ async def open_house(
         config_info=lambda: {"hash": running.runtime.rules.hash},
         ready_checks=_ready,
         on_http=lambda _route, _method, _code, _seconds: None,
+        judge_callback=partial(refusal_of, allow=FetchAllow()),
+        wake_deliverer=lambda: None,
+        test_webhook=_test_webhook,
     )
     app, breaches = build(services, **more), list[str]()
 
@@ -256,6 +262,12 @@ class _NoFetch:
 
 async def _inline(work: Any) -> Any:
     return work()
+
+
+async def _test_webhook(_tenant: str, url: str) -> Try:
+    """An endpoint that answers 204, unless its path says 500."""
+    status = 500 if url.endswith("/500") else 204
+    return Try(0, TryResult.DELIVERED if status < 300 else TryResult.REJECTED, status)
 
 
 async def _metrics() -> tuple[bytes, str]:

@@ -399,7 +399,7 @@ def test_no_statement_walks_through_a_table(tmp_path, name):
     question = f"explain query plan {text}"
     plan = [row[3] for row in database.writer.execute(question, values)]
     database.close()
-    walks = [step for step in plan if re.match(r"SCAN (task|attempt|hold|ledger|balance|api_key)\b", step)]
+    walks = [step for step in plan if re.match(r"SCAN (task|attempt|hold|ledger|balance|api_key|webhook)\b", step)]
 
     # The jump over the fences begins at the index's first entry; attempts that are out have an index of their own.
     # A page of all keys begins where the page before it ended, in the order of the primary key.
@@ -413,6 +413,8 @@ def test_statements_on_a_tenants_rows_name_the_tenant(tmp_path):
     across = {"WAITING", "FENCES", "ORPHANS", "ORPHANS_OUT", "RUNNABLE", "HALTED", "ENDED", "BACKLOG"}  # the fleet
     across |= {"TO_SWEEP", "TO_FORGET", "LEDGER", "UNCOLLECTED", "DROP_STALE"}  # retention, audits
     across |= {"FIND_KEY", "KEY", "KEYS"}  # whose key it is; operators
+    across |= {"ANY_DUE", "WAITING_HOSTS", "DUE_OF_HOST", "LOCK_ANY_WEBHOOK", "SWEEP_WEBHOOKS"}  # who delivers
+    across |= {"WEBHOOKS", "WEBHOOKS_OF_TASK"}  # operators
     database = Database(tmp_path / "tasks.db", readers=1)
     with_tenant = (
         "select entry.name from sqlite_master as entry join pragma_table_info(entry.name) as column "
