@@ -20,14 +20,16 @@ from router.api import (
     models,
     multipart,
     operations,
+    pixapi,
     tasks,
     usage,
     webhooks,
+    worldrouter,
 )
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
 from router.api.operations import OWN_LISTENER
-from router.api.replies import REQUEST_ID
+from router.api.replies import REQUEST_ID, surface_of
 from router.api.services import Services
 from router.persistence import Unavailable
 from router.task import Error, new_id
@@ -62,6 +64,11 @@ def build(
         add.add_post(images.GENERATIONS, images.generate)
         add.add_post(images.EDITS, images.edit)
         add.add_post(images.VARIATIONS, images.vary)
+        add.add_post(pixapi.GENERATIONS, pixapi.generate)
+        add.add_post(pixapi.EDITS, pixapi.edit)
+        add.add_post(pixapi.VIDEOS, pixapi.film)
+        add.add_post(worldrouter.ROUTE, worldrouter.create)
+        add.add_get(worldrouter.ROUTE + "/{id}", worldrouter.read, allow_head=False)
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)
@@ -120,21 +127,21 @@ async def _answer(request: web.Request, handler: Handler, request_id: str) -> we
                 return redirected
         return await handler(request)
     except Refusal as refusal:
-        return errors.answer_of(refusal, request_id)
+        return errors.answer_of(refusal, request_id, surface_of(request))
     except Unavailable:
         message = "The store cannot be reached; nothing is known to have been accepted."
         error = Error("unavailable", message, "unavailable", retryable=True)
-        return errors.answer_of(Refusal(error, retry_after_s=2.0), request_id)
+        return errors.answer_of(Refusal(error, retry_after_s=2.0), request_id, surface_of(request))
     except web.HTTPException as refused:
         allowed = tuple(refused.allowed_methods) if isinstance(refused, web.HTTPMethodNotAllowed) else ()
-        return errors.answer_of(errors.of_http(refused.status, allowed), request_id)
+        return errors.answer_of(errors.of_http(refused.status, allowed), request_id, surface_of(request))
     except (ConnectionResetError, asyncio.CancelledError):
         raise
     except Exception as bug:  # noqa: BLE001 - the one boundary where a bug of a handler becomes an answer
         asyncio.get_running_loop().call_exception_handler(
             {"message": f"a handler failed in {request_id} on {route_of(request)}", "exception": bug}
         )
-        return errors.answer_of(errors.bug(), request_id)
+        return errors.answer_of(errors.bug(), request_id, surface_of(request))
 
 
 def _without_trailing_slash(request: web.Request) -> web.StreamResponse | None:

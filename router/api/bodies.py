@@ -198,6 +198,15 @@ def digest_of(
     return hashlib.sha256(canonical).hexdigest()
 
 
+def fits(name: str, value: object) -> bool:
+    """Whether a known field of pictures may have this value: for surfaces that drop what they cannot use."""
+    try:
+        _check_pictures({name: value})
+    except Refusal:
+        return False
+    return True
+
+
 # -- parts ----------------------------------------------------------------------------------------------------------
 
 

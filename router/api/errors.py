@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import orjson
 from aiohttp import web
 
+from router.api.dialects import pixapi
 from router.policy.errors import openai_type, should_retry_header, status_of
 from router.task import Error
 
@@ -54,9 +55,11 @@ def not_yet(param: str, what: str) -> NoReturn:
     invalid(param, f"{what} is not available in this version.", code="not_available")
 
 
-def body_of(refusal: Refusal, request_id: str) -> dict[str, Any]:
-    """The error object of contract 5.5, every field present."""
+def body_of(refusal: Refusal, request_id: str, surface: str = "native") -> dict[str, Any]:
+    """The error in the form of a surface: Pixapi's own (contract 5.2), else contract 5.5's with every field present."""
     error = refusal.error
+    if surface == "pixapi":
+        return {"error": pixapi.error(error, refusal.status)}
     return {
         "error": {
             "message": error.message,
@@ -74,8 +77,8 @@ def body_of(refusal: Refusal, request_id: str) -> dict[str, Any]:
     }
 
 
-def answer_of(refusal: Refusal, request_id: str) -> web.Response:
-    """The HTTP answer to a refusal."""
+def answer_of(refusal: Refusal, request_id: str, surface: str = "native") -> web.Response:
+    """The HTTP answer to a refusal; the headers are the same on all surfaces."""
     headers = {"X-Error-Type": refusal.error.error_type, **refusal.headers}
     if refusal.task_id is not None:
         headers["X-Task-Id"] = refusal.task_id
@@ -88,7 +91,7 @@ def answer_of(refusal: Refusal, request_id: str) -> web.Response:
         headers["Retry-After"] = str(max(1, min(RETRY_AFTER_MAX_S, math.ceil(refusal.retry_after_s))))
     return web.Response(
         status=refusal.status,
-        body=orjson.dumps(body_of(refusal, request_id)),
+        body=orjson.dumps(body_of(refusal, request_id, surface)),
         content_type="application/json",
         headers=headers,
     )

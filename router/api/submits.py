@@ -15,18 +15,16 @@ from aiohttp import web
 from pybase64 import b64encode as encode
 
 from router.api import views
-from router.api.auth import SERVICES
-from router.api.bodies import (
-    Prefer,
-    Submission,
-)
+from router.api.auth import SERVICES, Principal
+from router.api.bodies import Prefer, Submission, read_idempotency_key
 from router.api.dialects import native, openai
 from router.api.errors import Refusal, invalid
-from router.api.replies import json_reply
+from router.api.replies import json_reply, request_id_of
 from router.api.services import Services
 from router.flow.draft import Accepted, Draft, Refused
 from router.outcome import Billed
 from router.persistence import TaskView, Unavailable
+from router.provider import Kind
 from router.task import Error, Output, Priority, State, Task, bill
 
 ENCODED_AT_ONCE_BYTES = 2 << 20
@@ -46,6 +44,58 @@ async def submit(services: Services, draft: Draft) -> Accepted:
         task_id = answer.error.details.get("task_id")
         raise Refusal(answer.error, task_id=task_id, retry_after_s=answer.retry_after_s)
     return answer
+
+
+def draft_of(
+    request: web.Request, principal: Principal, submission: Submission, *, kind: Kind, surface: str, route: str
+) -> Draft:
+    """Draw up a request that is answered at once, as the aggregators' surfaces do it."""
+    return Draft(
+        tenant=principal.tenant,
+        key_id=principal.key_id,
+        kind=kind,
+        model=submission.model,
+        input=submission.input,
+        surface=surface,
+        route=route,
+        digest=submission.digest,
+        request_id=request_id_of(request),
+        priority=priority_of(submission, Priority.NORMAL),
+        metadata=submission.metadata,
+        preferences=submission.preferences,
+        idempotency_key=read_idempotency_key(request),
+        start_within_s=submission.start_within_s,
+        timeout_s=submission.timeout_s,
+        repeats=announces_repeat(request),
+        files=submission.files,
+        callback_url=submission.callback_url,
+        callback_events=submission.callback_events,
+        link_base=views.base_of(request),
+    )
+
+
+async def take(request: web.Request, draft: Draft) -> Accepted:
+    """Submit, and note that the caller has the id."""
+    services = request.app[SERVICES]
+    accepted = await submit(services, draft)
+    services.life.waiters.told(accepted.task)
+    return accepted
+
+
+async def answer_as_call(request: web.Request, view: TaskView) -> web.StreamResponse:
+    """The OpenAI view of what OpenAI has no task object for: what the call itself would answer now (contract 5.1).
+
+    That is the reply or the error of an ended task, and 202 with the native one while it goes on.
+    """
+    task, services = view.task, request.app[SERVICES]
+    if not task.is_terminal:
+        return json_reply(202, native.render(view, views.sight_of(request, view)), {"X-Task-Id": task.id})
+    if task.kind.family == "chat" and task.state is State.SUCCEEDED:
+        reply = await services.world.vault.read(task.output[0].key)
+        return web.Response(
+            body=reply, content_type="application/json", headers=views.task_headers(view, replayed=True)
+        )
+    return await ending_of(request, view, replayed=True)
 
 
 async def wait_and_answer(

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from router.api import links, submits, views
-from router.api.auth import SERVICES, caller_of
+from router.api.auth import SERVICES, Principal, caller_of
 from router.api.bodies import (
     EXTRAS,
     TASK_BODY_MAX,
@@ -96,7 +96,20 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def read(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks/{id}` in the dialect the task came in by; `Prefer: wait=N` holds until it ends."""
-    principal, services = await caller_of(request), request.app[SERVICES]
+    principal = await caller_of(request)
+    views.speak(request)
+    view = await look(request, principal)
+    views.speak(request, view.task)
+    views.refuse_unshowable(request, view.task)
+    family = view.task.kind.family
+    if views.dialect_of(request, view.task) == "openai" and ("openai", family) not in views.RENDERERS:
+        return await submits.answer_as_call(request, view)
+    return json_reply(200, views.render(request, view), {"X-Task-Id": view.task.id})
+
+
+async def look(request: web.Request, principal: Principal) -> TaskView:
+    """Find the task in the path, wait for its end if asked to, and note that its caller has seen it; 404 else."""
+    services = request.app[SERVICES]
     view = await services.world.store.view(principal.tenant, views.task_id_of(request))
     if view is None:
         raise no_such_task()
@@ -106,7 +119,7 @@ async def read(request: web.Request) -> web.StreamResponse:
     services.life.waiters.told(view.task)
     if view.task.is_terminal:
         await services.life.intake.uncollected.collect(principal.tenant, view.task.digest)
-    return json_reply(200, views.render(request, view), {"X-Task-Id": view.task.id})
+    return view
 
 
 async def listing(request: web.Request) -> web.StreamResponse:
@@ -134,11 +147,13 @@ async def listing(request: web.Request) -> web.StreamResponse:
 async def cancel(request: web.Request) -> web.StreamResponse:
     """`POST /v1/tasks/{id}/cancel`: 200 with the task, also when it was cancelled before; 409 when it had ended."""
     principal, services = await caller_of(request), request.app[SERVICES]
+    views.speak(request)
     task_id = views.task_id_of(request)
     match await services.life.intake.cancel(principal.tenant, task_id):
         case None:
             raise no_such_task()
         case TooLate(task) if task.state is not State.CANCELLED:
+            views.speak(request, task)
             message = f"The task has already ended ({task.state.value})."
             raise Refusal(Error("conflict", message, "conflict"), task_id=task.id)
         case Cancelled(task=task) | TooLate(task=task):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,15 +10,24 @@ from aiohttp import web
 
 from router.api import links
 from router.api.auth import SERVICES
-from router.api.dialects import dieyuyun, native
+from router.api.dialects import dieyuyun, native, pixapi, worldrouter
 from router.api.dialects.native import Sight
-from router.api.errors import Refusal, invalid, not_yet
+from router.api.errors import Refusal, invalid
+from router.api.replies import SURFACE
 from router.api.services import Services
 from router.money import usd_of
 from router.persistence import TaskView
 from router.policy import route
 from router.task import Output, State, Task, bill, canonical_id
 
+RENDERERS: Mapping[tuple[str, str], Callable[[TaskView, Sight], dict[str, Any]]] = {
+    ("dieyuyun", "image"): dieyuyun.render,
+    ("dieyuyun", "video"): dieyuyun.render,
+    ("pixapi", "image"): pixapi.render,
+    ("pixapi", "video"): pixapi.render,
+    ("worldrouter", "image"): worldrouter.render,
+}
+"""How each dialect shows each family of kinds; what is not here it cannot show. OpenAI has an object for films only."""
 DIALECTS = ("native", "dieyuyun", "pixapi", "worldrouter", "openai")
 PROGRESS_CAP = 95
 NO_TASK = "task_"  # no task has this id; what callers make up is not shown to the store
@@ -54,24 +64,31 @@ def link_of(services: Services, base: str, task: Task, output: Output) -> str:
     return links.file_link(services.signing_secret, base, output.key, until // 1000)
 
 
-def dialect_of(request: web.Request, task: Task) -> str:
-    """Which dialect to answer in: the one asked for, else the one the task came in by."""
+def speak(request: web.Request, task: Task | None = None) -> None:
+    """Settle in whose words errors of this request are told: the view asked for, else the task's surface."""
     asked = request.query.get("view")
-    if asked is None:
-        return "dieyuyun" if task.surface == "dieyuyun" else "native"
-    if asked not in DIALECTS:
+    if asked is not None and asked not in DIALECTS:
         invalid("view", f"view must be one of {', '.join(DIALECTS)}.")
-    if asked not in {"native", "dieyuyun"}:
-        not_yet("view", f"The {asked} view")
-    return asked
+    if asked is not None or task is not None:
+        request[SURFACE] = asked or ("native" if task is None else task.surface)
+
+
+def dialect_of(request: web.Request, task: Task) -> str:
+    """The dialect to show a task in: the view asked for, else that of its surface; OpenAI-surface tasks are native."""
+    return request.query.get("view") or ("native" if task.surface == "openai" else task.surface)
+
+
+def refuse_unshowable(request: web.Request, task: Task) -> None:
+    """Refuse a view that has no form for a task of this kind."""
+    asked = request.query.get("view")
+    if asked in {"dieyuyun", "pixapi", "worldrouter"} and (asked, task.kind.family) not in RENDERERS:
+        invalid("view", f"The {asked} view has no form for a task of the kind {task.kind.value}.")
 
 
 def render(request: web.Request, view: TaskView) -> dict[str, Any]:
-    """Render a task in the dialect of the request."""
-    sight = sight_of(request, view)
-    if dialect_of(request, view.task) == "dieyuyun":
-        return dieyuyun.render(view, sight)
-    return native.render(view, sight)
+    """Render a task in the dialect of the request; natively where the dialect has no object for its kind."""
+    renderer = RENDERERS.get((dialect_of(request, view.task), view.task.kind.family), native.render)
+    return renderer(view, sight_of(request, view))
 
 
 def task_headers(view: TaskView, *, replayed: bool = False) -> dict[str, str]:

@@ -123,6 +123,12 @@ class Intake:
             runtime.bus.emit(TaskEnded(runtime.now(), result.task, result.was))
         return result
 
+    async def judge(self, draft: Draft) -> Error | None:
+        """Say what a submit would be refused for by its plan, without making it or using up a limit."""
+        model = self._model_of(draft, await self.runtime.limits.find(draft.key_id))
+        plan = model if isinstance(model, Refused) else self._planned(draft, self._task_of(draft, model))
+        return plan.error if isinstance(plan, Refused) else None
+
     async def explain(self, draft: Draft) -> Mapping[str, Any] | Error:
         """Say what a submit would plan, without making anything of it."""
         model = self._model_of(draft, await self.runtime.limits.find(draft.key_id))

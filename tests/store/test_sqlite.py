@@ -413,8 +413,9 @@ def test_statements_on_a_tenants_rows_name_the_tenant(tmp_path):
     across = {"WAITING", "FENCES", "ORPHANS", "ORPHANS_OUT", "RUNNABLE", "HALTED", "ENDED", "BACKLOG"}  # the fleet
     across |= {"TO_SWEEP", "TO_FORGET", "LEDGER", "UNCOLLECTED", "DROP_STALE"}  # retention, audits
     across |= {"FIND_KEY", "KEY", "KEYS"}  # whose key it is; operators
-    across |= {"ANY_DUE", "WAITING_HOSTS", "DUE_OF_HOST", "LOCK_ANY_WEBHOOK", "SWEEP_WEBHOOKS"}  # who delivers
-    across |= {"WEBHOOKS", "WEBHOOKS_OF_TASK"}  # operators
+    # Who delivers, and operators.
+    across |= {"ANY_DUE", "WAITING_HOSTS", "DUE_OF_HOST", "LOCK_ANY_WEBHOOK", "SWEEP_WEBHOOKS"}
+    across |= {"WEBHOOKS", "WEBHOOKS_OF_TASK"}
     database = Database(tmp_path / "tasks.db", readers=1)
     with_tenant = (
         "select entry.name from sqlite_master as entry join pragma_table_info(entry.name) as column "

@@ -13,7 +13,7 @@ from router.persistence import TaskView
 from router.policy.errors import openai_type
 from router.policy.parts import count_repeats
 from router.provider import Usage
-from router.task import Attempt, AttemptState, Error, Output, State, bill
+from router.task import Attempt, AttemptState, Error, Output, State, Task, bill
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,7 @@ def render(view: TaskView, sight: Sight) -> dict[str, Any]:
         "eta_seconds": sight.eta_s,
         "latency_ms": None if task.completed_at is None else task.completed_at - task.created_at,
         "attempts": [attempt(one, sight.link) for one in view.attempts],
-        "error": None
-        if task.error is None or task.state is State.SUCCEEDED
-        else error(replace(task.error, billing=summary.billing), task.id, task.request_id),
+        "error": None if task.error is None or task.state is State.SUCCEEDED else error_of(view, task.error),
         "warnings": list(task.warnings),
         "retry_of": task.retry_of,
         "events_url": None,
@@ -101,8 +99,13 @@ def attempt(one: Attempt, link: Callable[[Output], str]) -> dict[str, Any]:
     }
 
 
+def error_of(view: TaskView, reason: Error) -> dict[str, Any]:
+    """Render the error of a task with its bill: the object of contract 5.5 without `attempts`."""
+    return error(replace(reason, billing=bill(view.task, view.attempts).billing), view.task.id, view.task.request_id)
+
+
 def error(reason: Error, task_id: str, request_id: str) -> dict[str, Any]:
-    """Render the error of a failed task: the object of contract 5.5 without `attempts`."""
+    """Render an error with the id of its task."""
     return {
         "message": reason.message,
         "type": openai_type(reason.error_type),
@@ -125,17 +128,22 @@ def progress_of(view: TaskView, sight: Sight) -> int:
         case State.PENDING:
             return 0
         case State.EXPIRED:
-            return 100 if view.task.error is None else 0  # without an error it had succeeded, and lost its output
+            return 100 if is_swept(view.task) else 0
         case State.RUNNING | State.RETRYING | State.FAILED | State.CANCELLED:
             return min(99, sight.progress)
 
 
+def is_swept(task: Task) -> bool:
+    """Whether a task succeeded and retention removed its output; one that expired unstarted has an error."""
+    return task.state is State.EXPIRED and task.error is None
+
+
 @lru_cache(maxsize=1_000)
-def time_of(instant: int | None) -> str | None:
-    """Write an instant as RFC 3339 in UTC with milliseconds."""
+def time_of(instant: int | None, timespec: str = "milliseconds") -> str | None:
+    """Write an instant as RFC 3339 in UTC with milliseconds, or with seconds where a dialect prints it so."""
     if instant is None:
         return None
-    return datetime.fromtimestamp(instant / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(instant / 1000, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def _output(one: Output, link: Callable[[Output], str]) -> dict[str, Any]:
