@@ -12,6 +12,7 @@ from aiohttp.web_urldispatcher import MatchInfoError
 from router.api import (
     callbacks,
     chat,
+    document,
     errors,
     files,
     image_stream,
@@ -62,9 +63,12 @@ def build(
     app[OWN_LISTENER] = admin and not public
     app[image_stream.PACE] = pace
     app[callbacks.KEY_SETS] = callbacks.KeySets()
+    document.prepare()
     add = app.router
     add.add_get("/healthz", operations.healthz)
     add.add_get("/readyz", operations.readyz)
+    add.add_get("/openapi.json", document.read_json)
+    add.add_get("/docs", document.read_page)
     if public:
         add.add_post(images.GENERATIONS, images.generate)
         add.add_post(images.EDITS, images.edit)

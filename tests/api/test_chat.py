@@ -226,7 +226,7 @@ async def test_bad_input_is_named_and_costs_nothing(changes, param):
 )
 async def test_a_body_that_is_no_object_is_refused(body):
     async with open_exchange() as house:
-        reply = await house.client.post(ROUTE, data=body)
+        reply = await house.client.post(ROUTE, data=body, headers={"Content-Type": "application/json"})
 
         assert (reply.status, (await reply.json())["error"]["code"]) == (400, "invalid_json")
 
@@ -235,7 +235,7 @@ async def test_a_body_without_end_is_refused():
     async with open_exchange() as house:
         message = {"role": "user", "content": "x" * (25 << 20)}
         body = io.BytesIO(json.dumps({"messages": [message]}).encode())
-        reply = await house.client.post(ROUTE, data=body)
+        reply = await house.client.post(ROUTE, data=body, headers={"Content-Type": "application/json"})
 
         assert (reply.status, (await reply.json())["error"]["error_type"]) == (413, "too_large")
 
