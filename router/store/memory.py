@@ -34,6 +34,7 @@ from router.persistence import (
 from router.policy import budget
 from router.provider import Handle
 from router.store.books import Books
+from router.store.memory_shelf import MemoryShelf
 from router.store.shares import Shares
 from router.store.uncollected import UncollectedDicts
 from router.store.usage import sum_spending
@@ -44,7 +45,7 @@ ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})
 
 
-class MemoryStore:
+class MemoryStore(MemoryShelf):
     """All rows in dicts. `writes` counts the writing verbs called, for tests that hold the flow to its envelope."""
 
     def __init__(self, *, shared: bool = False) -> None:

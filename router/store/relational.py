@@ -31,6 +31,7 @@ from router.persistence import (
 )
 from router.provider import Handle
 from router.store.lane import Lane
+from router.store.shelf import ShelfLanes
 from router.store.verbs import Verbs
 from router.task import Attempt, Move, Task
 from router.usage import Spending
@@ -46,13 +47,14 @@ class Lanes:
     lister: Lane
 
 
-class RelationalStore:
+class RelationalStore(ShelfLanes):
     """The store over an SQL engine. `writes` counts the writing verbs; `on_commit` is told the seconds of each commit.
 
     `warning` is a line for the operator about the engine in use, None when there is nothing to say.
     """
 
     shared: bool
+    _verbs: Verbs
     warning: str | None = None
 
     def __init__(self, lanes: Lanes, verbs: Verbs) -> None:

@@ -30,7 +30,8 @@ from router.persistence import (
     Stale,
     TooLate,
 )
-from router.provider import Handle, Usage
+from router.provider import Handle, Kind, Usage
+from router.shelf import Erased, FilmPage, StillOut
 from router.store.memory import MemoryStore
 from router.store.sqlite import Executor, open_store
 from router.task import (
@@ -72,6 +73,7 @@ READS = {
     "ended",
     "spending",
     "uncollected",
+    "films",
 }
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
@@ -81,6 +83,7 @@ MUST_BE_MET = {
     *("close_attempt Task", "close_attempt Stale", "close_attempt IllegalMove", "hear Attempt", "hear Stale"),
     *("move Task", "move Stale", "move IllegalMove", "cancel Cancelled", "cancel TooLate", "cancel no"),
     *("sweep yes", "sweep no", "forget yes", "forget no", "leave_uncollected no", "collect no"),
+    *("erase Erased", "erase StillOut", "erase no"),
     *("leave yes", "relieve yes", "relieve no", "share yes", "share no", "exchange yes"),
     *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError"),
     *(f"{verb} yes" for verb in READS),
@@ -108,7 +111,7 @@ class Script:
             *(["close_attempt"] * 7),
             *(["accept"] * 3),
             *("withdraw", "withdraw", "hear", "hear", "hear", "move", "move", "cancel", "cancel", "claim"),
-            *("register", "heartbeat", "keep", "ping", "sweep", "forget", "leave_uncollected", "collect"),
+            *("register", "heartbeat", "keep", "ping", "sweep", "forget", "leave_uncollected", "collect", "erase"),
             *("leave", "relieve", "share", "share", "exchange", "exchange", "lease_probe", "lease_probe"),
             *sorted(READS),
         ]
@@ -219,6 +222,7 @@ class Script:
             updated_at=self.now,
             priority=self.dice.choice(list(Priority)),
             model=self.dice.choice(["gpt-image-2", "veo-3"]),
+            kind=self.dice.choice([Kind.IMAGE_GENERATION, Kind.VIDEO_GENERATION]),
             digest=f"digest-{self.dice.randrange(4)}",
             idempotency_key=key,
             input={"prompt": f"picture {self.dice.randrange(100)}"},
@@ -347,6 +351,14 @@ class Script:
     def forget(self):
         return self.now - self.dice.choice([0, 500, 1000]), self.dice.choice([1, 3, 50])
 
+    def erase(self):
+        return self.dice.choice(TENANTS), self._id(), self.now
+
+    def films(self):
+        after = self.dice.choice(self.copies) if self.copies and self.dice.random() < 0.5 else None
+        place = None if after is None else (after.created_at, after.id)
+        return self.dice.choice(TENANTS), FilmPage(self.dice.choice([1, 3, 100]), self.dice.random() < 0.5, place)
+
     def ping(self):
         return ()
 
@@ -377,7 +389,10 @@ def name_of(verb, answer):
     """What kind of answer it was: the cell of `MUST_BE_MET`."""
     if isinstance(answer, tuple) and answer and isinstance(answer[0], type):
         return f"{verb} {answer[0].__name__}"
-    if isinstance(answer, Admitted | Duplicate | OverBudget | Opened | Stale | Task | Attempt | Cancelled | TooLate):
+    kinds = (
+        Admitted | Duplicate | OverBudget | Opened | Stale | Task | Attempt | Cancelled | TooLate | Erased | StillOut
+    )
+    if isinstance(answer, kinds):
         return f"{verb} {type(answer).__name__}"
     return f"{verb} {'no' if answer in (None, (), 0, False) and verb not in {'ping', 'leave'} else 'yes'}"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from router.persistence import Admitted, OverBudget, Search, Unavailable
-from router.store import sql
+from router.store import shelf, sql
 from router.store.database import CannotOpen, Database, drive
 from router.store.lane import WAITING_MAX, Job
 from router.store.sqlite import Executor, open_store
@@ -23,7 +23,11 @@ from router.store.verbs import Verbs
 from tests.store.stage import CENT, HANDLE, LATER, NOW, Cast, a_task, demand, picture_of
 from tests.waiting import poll_until_sync
 
-STATEMENTS = {name: text for name, text in vars(sql).items() if name.isupper() and " " in str(text) and "\n" in text}
+STATEMENTS = {
+    name: text
+    for name, text in (vars(sql) | vars(shelf)).items()
+    if name.isupper() and isinstance(text, str) and "\n" in text
+}
 
 
 @pytest.fixture
