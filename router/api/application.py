@@ -21,6 +21,7 @@ from router.api import (
     pixapi,
     tasks,
     usage,
+    videos,
     worldrouter,
 )
 from router.api.auth import SERVICES
@@ -63,9 +64,17 @@ def build(
         add.add_post(pixapi.VIDEOS, pixapi.film)
         add.add_post(worldrouter.ROUTE, worldrouter.create)
         add.add_get(worldrouter.ROUTE + "/{id}", worldrouter.read, allow_head=False)
+        add.add_post(videos.ROUTE, videos.create)
+        add.add_get(videos.ROUTE, videos.listing, allow_head=False)
+        add.add_post(videos.GENERATIONS, videos.generate)
+        add.add_get(videos.ROUTE + "/{id}", videos.read, allow_head=False)
+        add.add_delete(videos.ROUTE + "/{id}", videos.delete)
+        add.add_get(videos.ROUTE + "/{id}/content", videos.content)
+        add.add_post(videos.ROUTE + "/{id}/remix", videos.remix)
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)
+        add.add_delete("/v1/tasks/{id}", tasks.delete)
         add.add_post("/v1/tasks/{id}/cancel", tasks.cancel)
         add.add_post("/v1/tasks/{id}/retry", tasks.retry)
         add.add_get("/v1/files/{id}/{n}", files.read)
