@@ -16,16 +16,19 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import providers
 from router import __version__
-from router.api import application
+from router.api import application, webhooks
+from router.api.key_cache import KeyCache
 from router.api.listener import BACKLOG, Listener
 from router.api.services import ReloadResult, Services
+from router.deliver import Deliverer, Office
 from router.events import Bus, ConfigApplied, Event
-from router.fetch import FetchAllow, GuardedFetcher
+from router.fetch import FetchAllow, GuardedFetcher, GuardedPoster, refusal_of
 from router.flow import life as lives
 from router.flow.life import Life
 from router.keyring import Keyring, open_keyring
@@ -187,6 +190,17 @@ async def _start(settings: Settings, log_stream: TextIO, stack: AsyncExitStack) 
     store.on_commit = metrics.on_commit
     bus.subscribe(lambda event: _hide_new_secrets(event, life, log))
     reloader = Reloader(settings.config, life, loaded)
+    deliverer = Deliverer(
+        Office(
+            world,
+            bus,
+            life.runtime.owner.epoch,
+            GuardedPoster(allow),
+            compose=lambda webhook, view: webhooks.compose(services, webhook, view),
+            keys=lambda tenant: webhooks.keys_of(services, tenant),
+            time_scale=settings.time_scale,
+        )
+    )
     services = Services(
         life=life,
         world=world,
@@ -195,16 +209,22 @@ async def _start(settings: Settings, log_stream: TextIO, stack: AsyncExitStack) 
         admin_key_hash=keyring.admin_key_hash,
         signing_secret=keyring.signing,
         pepper=keyring.pepper,
+        keys=KeyCache(store, life.runtime.fleet.monotonic, life.runtime.limits.learn),
         metrics=metrics.render,
         reload=reloader.reload,
         check_config=reloader.check,
         config_info=reloader.describe,
         ready_checks=lambda: check_readiness(settings, life),
         on_http=metrics.on_http,
+        judge_callback=partial(refusal_of, allow=allow),
+        wake_deliverer=deliverer.wake,
+        test_webhook=deliverer.try_out,
     )
     daemon = Daemon(settings, life, reloader, log, stack)
     await _listen(daemon, services, listeners, stack)
-    _attend(stack, reloader.watch(), lag.measure())
+    stack.push_async_callback(deliverer.close)
+    bus.subscribe(deliverer.read)
+    _attend(stack, reloader.watch(), lag.measure(), deliverer.run())
     for warning in loaded.warnings:
         log.say("warning", "config.warning", detail=warning)
     if store.warning is not None:
@@ -374,7 +394,8 @@ def _url_of(bound: socket.socket) -> str:
 
 
 def _secrets_in(rules: Ruleset) -> list[str]:
-    return [credential.secret for provider in rules.providers.values() for credential in provider.credentials]
+    keys = [credential.secret for provider in rules.providers.values() for credential in provider.credentials]
+    return [*keys, *(secret for tenant in rules.tenants.values() for secret in tenant.webhook_secrets)]
 
 
 def _hide_new_secrets(event: Event, life: Life, log: Log) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from router.outbox import Standing, Try, Webhook
 from router.task import Attempt, State, Task
 
 
@@ -239,6 +240,27 @@ class TasksTaken:
     silent: bool
 
 
+@dataclass(frozen=True, slots=True)
+class KeyChanged:
+    """An operator made, rotated or revoked an API key. `by`: the API key that it was done with, None: the admin key."""
+
+    at: int
+    key_id: str
+    tenant: str
+    change: str
+    by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookTried:
+    """A webhook (as it was taken) was tried, and this is where it stands now."""
+
+    at: int
+    webhook: Webhook
+    tried: Try
+    standing: Standing
+
+
 Event = (
     TaskAdmitted
     | TaskStarted
@@ -264,6 +286,8 @@ Event = (
     | Recovered
     | LifeReplaced
     | TasksTaken
+    | KeyChanged
+    | WebhookTried
 )
 
 Reader = Callable[[Event], None]

@@ -1,10 +1,10 @@
-"""The one way to a URL that somebody else chose: result URLs now, callbacks and image inputs later.
+"""The one way to a URL that somebody else chose: results, image inputs, and the callbacks that webhooks go to.
 
-Owns the judgement of such URLs and the guarded fetch (reliability-security section 7). The guard stands where it cannot
-be talked round: at the moment of connecting, on the address itself, for every hop. Names, literal addresses in any
-spelling and rebinding resolvers all end there. Redirects are followed by hand, each one judged anew. Nothing of ours is
-sent along: no cookies, no proxy, and a provider's key only to that provider's own origin; and no word of an answer gets
-into an error. Each connection is used
+Owns the judgement of such URLs, the guarded fetch and the guarded post (reliability-security section 7). The guard
+stands where it cannot be talked round: at the moment of connecting, on the address itself, for every hop. Names and
+rebinding resolvers end there; a literal address, in any spelling, ends before. Redirects of a fetch are followed by
+hand, each one judged anew, those of a post not at all. Nothing of ours is sent along: no cookies, no proxy, and a
+provider's key only to that provider's own origin; and no word of an answer gets into an error. Each connection is used
 once, since a pooled one was judged for another URL. Knows nothing of media types, tasks or stores. Floor 3.
 """
 
@@ -23,6 +23,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import aiohttp
 from yarl import URL
 
+from router.outbox import Posted, PostFailed, TryResult
 from router.world import NO_HEADERS, FetchBroken, Fetched, FetchFailed
 
 URL_MAX_CHARS = 2048
@@ -94,18 +95,8 @@ class GuardedFetcher:
     async def _get(
         self, hop: AsyncExitStack, aim: Aim, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse | FetchFailed:
-        guard = partial(_make_guarded_socket, aim.reach, self._allow)
-        session = await hop.enter_async_context(
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(socket_factory=guard, force_close=True, use_dns_cache=False),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                headers={"User-Agent": "pointsman", "Accept": "*/*", "Accept-Encoding": "identity"},
-                timeout=aiohttp.ClientTimeout(
-                    total=None, connect=self._connect_timeout_s, sock_read=self._idle_timeout_s
-                ),
-            )
-        )
+        timeout = aiohttp.ClientTimeout(total=None, connect=self._connect_timeout_s, sock_read=self._idle_timeout_s)
+        session = await hop.enter_async_context(_open_session(aim, self._allow, timeout))
         try:
             return await hop.enter_async_context(session.get(aim.url, headers=headers, allow_redirects=False))
         except aiohttp.ClientConnectorError as broken:
@@ -127,6 +118,38 @@ class GuardedFetcher:
         if length is not None and length > self._max_bytes:
             return FetchFailed(f"larger than {self._max_bytes} bytes", gone=True)
         return _Arriving(response, length, self._max_bytes, deadline)
+
+
+class GuardedPoster:
+    """The `Poster` of a running daemon: one connection for each post, guarded as a fetch is, no redirect followed."""
+
+    def __init__(self, allow: FetchAllow, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._allow = allow
+        self._connect_timeout_s = connect_timeout_s
+
+    async def __call__(
+        self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> Posted | PostFailed:
+        """Post and read the head of the answer; what stands in its body is nobody's business."""
+        aim = judge(url, self._allow)
+        if isinstance(aim, Refusal):
+            return PostFailed(TryResult.REFUSED, f"refused: {aim.reason}")
+        timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(timeout_s, self._connect_timeout_s))
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                _open_session(aim, self._allow, timeout) as session,
+                session.post(aim.url, data=body, headers=headers, allow_redirects=False) as answer,
+            ):
+                return Posted(answer.status, answer.headers.get("Retry-After"))
+        except aiohttp.ClientConnectorError as broken:
+            if isinstance(broken.os_error, _AddressRefused):
+                return PostFailed(TryResult.REFUSED, "refused: not a public address")
+            return PostFailed(TryResult.UNREACHABLE, "could not connect")
+        except TimeoutError:
+            return PostFailed(TryResult.TIMED_OUT, "no answer in time")
+        except (aiohttp.ClientError, ValueError) as broken:
+            return PostFailed(TryResult.UNREACHABLE, f"no answer ({type(broken).__name__})")
 
 
 class _Arriving:
@@ -242,11 +265,16 @@ def judge(text: str, allow: FetchAllow, allowed_origin: str | None = None) -> Ai
     reach = Reach.PUBLIC if url.scheme == "https" and url.port in PORTS else Reach.LISTED
     if reach is Reach.LISTED and not allow.networks:
         return Refusal("not https on a usual port")
-    try:
-        literal = ip_address(here[1])
-    except ValueError:
+    literal = _address_in(here[1])
+    if literal is None or permits(str(literal), reach, allow):
         return Aim(url, reach)
-    return Aim(url, reach) if permits(str(literal), reach, allow) else Refusal("not a public address")
+    return Refusal("not a public address")
+
+
+def refusal_of(text: str, allow: FetchAllow) -> str | None:
+    """Why a URL of a caller is not used, None when it may be; nothing is looked up or connected for it."""
+    aim = judge(text, allow)
+    return aim.reason if isinstance(aim, Refusal) else None
 
 
 def permits(address: str, reach: Reach, allow: FetchAllow) -> bool:
@@ -283,6 +311,19 @@ def _parse(text: str) -> URL | Refusal:
 
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+_NUMBERS = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
+
+
+def _address_in(host: str) -> IPv4Address | IPv6Address | None:
+    """Read a literal address in any spelling that a resolver would take: 127.1, 0x7f000001, 017700000001."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return ip_address(socket.inet_aton(host)) if _NUMBERS.fullmatch(host) else None
+    except OSError:
+        return None
 
 
 def _origin_of(url: URL) -> tuple[str, str, int]:
@@ -344,6 +385,18 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 class _AddressRefused(OSError):  # noqa: N818 - it names what happened
     """The guard will not connect to this address."""
+
+
+def _open_session(aim: Aim, allow: FetchAllow, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+    """A session for one exchange, which sends nothing of ours along and connects only to where the aim may lead."""
+    guard = partial(_make_guarded_socket, aim.reach, allow)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=guard, force_close=True, use_dns_cache=False),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        headers={"User-Agent": "pointsman", "Accept": "*/*", "Accept-Encoding": "identity"},
+        timeout=timeout,
+    )
 
 
 def _make_guarded_socket(reach: Reach, allow: FetchAllow, address: aiohttp.AddrInfoType) -> socket.socket:

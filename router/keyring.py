@@ -7,14 +7,12 @@ two leaves a file that the next start takes up. It knows no HTTP. Floor 4.
 
 from __future__ import annotations
 
-import base64
 import os
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from router.api.auth import hash_key
+from router.api.auth import hash_key, make_key
 from router.persistence import Store
 from router.settings import Settings
 
@@ -56,15 +54,6 @@ async def open_keyring(settings: Settings, store: Store) -> Keyring:
         unproven.replace(place)
         _sync(place.parent)
     return Keyring(stands, signing, pepper, made_admin_key=made)
-
-
-def make_key(token: Callable[[int], bytes] = secrets.token_bytes) -> str:
-    """Make a key in the form of contract section 4: `pm_` + 8 + `_` + 52 base32 characters."""
-    return f"pm_{_base32(token(5))}_{_base32(token(32))}"
-
-
-def _base32(raw: bytes) -> str:
-    return base64.b32encode(raw).decode().rstrip("=").lower()
 
 
 def _read(path: Path) -> str | None:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from router.changes import ChangeReads
+from router.keys import KeyStore
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
+from router.outbox import Outbox
 from router.provider import Handle
 from router.shelf import Shelf
 from router.task import Attempt, Move, State, Task
@@ -164,12 +167,13 @@ class Unavailable(Exception):  # noqa: N818 - it is what the caller is told
     """The store cannot answer now (disk full, database away, closed). Nothing is known to have been written."""
 
 
-class Store(UsageReads, Shelf, Protocol):
+class Store(ChangeReads, KeyStore, Outbox, Shelf, UsageReads, Protocol):
     """The truth about tasks. Writing verbs return only when their commit is durable; each is one transaction.
 
     Guards: a verb that takes a `Task` or an `Attempt` applies only if the row still has its `version` (tasks), `state`
     (attempts) and `fence`; otherwise it answers `Stale` and changes nothing. Every verb raises `Unavailable` when the
-    engine cannot serve. The ledger rules are `policy.budget`'s pure functions, the moves `task.apply`'s.
+    engine cannot serve. The ledger rules are `policy.budget`'s pure functions, the moves `task.apply`'s. Whichever verb
+    moves a task writes the webhook that the move owes (`outbox.webhook_of`) in the same transaction.
 
     `now` of the verbs of ownership and sharing is the caller's clock; a store that several daemons use at once (then
     `shared` is true) goes by its own instead, so that no daemon's wrong clock takes a lease away (I24).

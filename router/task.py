@@ -149,6 +149,8 @@ class Task:
     `version` grows with every move and `fence` is the epoch of the owner; both guard every write. `route` is
     the path it came in by and `digest` the hash of its canonical body (5.4, idempotency). `start_by` and `deadline`
     are instants or None. `tries` counts the attempts made so far. `key_id` is the API key's id, None for the admin key.
+    `callback_url` is told of moves of the types in `callback_events` (`router/outbox.py`), with links that begin with
+    `link_base`.
     """
 
     id: str
@@ -185,6 +187,9 @@ class Task:
     usage: Usage | None = None
     error: Error | None = None
     warnings: tuple[str, ...] = ()
+    callback_url: str | None = None
+    callback_events: tuple[str, ...] = ()
+    link_base: str | None = None
 
     @property
     def is_terminal(self) -> bool:

@@ -118,10 +118,7 @@ FINE = [
     "https://8.8.8.8/",
     "https://[2606:4700:4700::1111]/",
     "https://例え.jp/パス",
-    # Spellings of loopback addresses that only a resolver understands: their form is in order, the guard stops them.
-    "https://2130706433/",
-    "https://0x7f.1/",
-    "https://0177.0.0.1/",
+    # A name of a loopback address that only a resolver understands: its form is in order, the guard stops it.
     "https://localhost/",
 ]
 
@@ -170,6 +167,9 @@ REFUSED = [
     "https://①②⑦.⓪.⓪.①/",
     "https://\uff11\uff12\uff17.0.0.1/",
     "https://127。0。0。1/",
+    "https://0x7f.1/",
+    "https://0177.0.0.1/",
+    "https://2130706433/",
     "https://example.com/" + "x" * 2048,
 ]
 

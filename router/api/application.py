@@ -15,19 +15,23 @@ from router.api import (
     files,
     image_stream,
     images,
+    keys,
     models,
     multipart,
     operations,
     pixapi,
+    stream,
     tasks,
     usage,
     videos,
+    webhooks,
     worldrouter,
 )
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
+from router.api.followers import Followers, StreamLimits
 from router.api.operations import OWN_LISTENER
-from router.api.replies import REQUEST_ID, surface_of
+from router.api.replies import ANSWERED_AT_S, REQUEST_ID, surface_of
 from router.api.services import Services
 from router.persistence import Unavailable
 from router.task import Error, new_id
@@ -38,14 +42,20 @@ HEADER_LINE_MAX: Final = 8190
 HEADER_FIELD_MAX: Final = 8190
 HEADERS_MAX: Final = 128
 KEEPALIVE_S: Final = 75.0
+STREAM_LIMITS: Final = StreamLimits()
 
 
 def build(
-    services: Services, *, public: bool = True, admin: bool = True, pace: image_stream.Pace = image_stream.USUAL_PACE
+    services: Services,
+    *,
+    public: bool = True,
+    admin: bool = True,
+    pace: image_stream.Pace = image_stream.USUAL_PACE,
+    streams: StreamLimits = STREAM_LIMITS,
 ) -> web.Application:
     """Make the application of one listener: the public routes, the operators' routes, or both.
 
-    `pace` holds the times of streams of images.
+    `pace` holds the times of streams of images, `streams` those of streams of events, and how many there may be.
     """
     app = web.Application(middlewares=[_frame], client_max_size=64 << 20)
     app[SERVICES] = services
@@ -64,21 +74,20 @@ def build(
         add.add_post(pixapi.VIDEOS, pixapi.film)
         add.add_post(worldrouter.ROUTE, worldrouter.create)
         add.add_get(worldrouter.ROUTE + "/{id}", worldrouter.read, allow_head=False)
-        add.add_post(videos.ROUTE, videos.create)
-        add.add_get(videos.ROUTE, videos.listing, allow_head=False)
-        add.add_post(videos.GENERATIONS, videos.generate)
-        add.add_get(videos.ROUTE + "/{id}", videos.read, allow_head=False)
-        add.add_delete(videos.ROUTE + "/{id}", videos.delete)
-        add.add_get(videos.ROUTE + "/{id}/content", videos.content)
-        add.add_post(videos.ROUTE + "/{id}/remix", videos.remix)
+        _add_films(add)
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)
         add.add_delete("/v1/tasks/{id}", tasks.delete)
+        app[stream.FOLLOWERS] = Followers(services, streams)
+        app.on_shutdown.append(stream.close)
+        add.add_get("/v1/tasks/{id}/events", stream.follow_task, allow_head=False)
+        add.add_get("/v1/events", stream.follow_all, allow_head=False)
         add.add_post("/v1/tasks/{id}/cancel", tasks.cancel)
         add.add_post("/v1/tasks/{id}/retry", tasks.retry)
         add.add_get("/v1/files/{id}/{n}", files.read)
         add.add_post("/v1/callbacks/{provider}/{task}", callbacks.receive)
+        add.add_get("/v1/webhook_secret", webhooks.secret, allow_head=False)
         add.add_get("/v1/models", models.listing, allow_head=False)
         add.add_get("/v1/models/{id:.+}", models.read, allow_head=False)
         add.add_post("/v1/route/explain", operations.explain)
@@ -89,10 +98,30 @@ def build(
         add.add_get("/admin/v1/config/current", operations.config_current)
         add.add_post("/admin/v1/config/check", operations.config_check)
         add.add_post("/admin/v1/config/reload", operations.config_reload)
+        add.add_get("/admin/v1/webhooks", webhooks.listing, allow_head=False)
+        add.add_post("/admin/v1/webhooks/test", webhooks.test)
+        add.add_post("/admin/v1/webhooks/{id}/redeliver", webhooks.redeliver)
         add.add_get("/admin/v1/providers", operations.providers)
         add.add_get("/admin/v1/breakers", operations.providers)
+        add.add_get("/admin/v1/keys", keys.listing)
+        add.add_post("/admin/v1/keys", keys.create)
+        add.add_get("/admin/v1/keys/{id}", keys.read)
+        add.add_delete("/admin/v1/keys/{id}", keys.revoke)
+        add.add_post("/admin/v1/keys/{id}/revoke", keys.revoke)
+        add.add_post("/admin/v1/keys/{id}/rotate", keys.rotate)
         add.add_post("/admin/v1/breakers/{provider}/{target}/{action}", operations.circuit)
     return app
+
+
+def _add_films(add: web.UrlDispatcher) -> None:
+    # What stands beside an id in the path comes before it.
+    add.add_post(videos.ROUTE, videos.create)
+    add.add_get(videos.ROUTE, videos.listing, allow_head=False)
+    add.add_post(videos.GENERATIONS, videos.generate)
+    add.add_get(videos.ROUTE + "/{id}", videos.read, allow_head=False)
+    add.add_delete(videos.ROUTE + "/{id}", videos.delete)
+    add.add_get(videos.ROUTE + "/{id}/content", videos.content)
+    add.add_post(videos.ROUTE + "/{id}/remix", videos.remix)
 
 
 @web.middleware
@@ -108,7 +137,8 @@ async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         await multipart.discard(request)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
-    services.on_http(route_of(request), request.method, response.status, loop.time() - began_s)
+    answered_at_s = request.get(ANSWERED_AT_S, loop.time())
+    services.on_http(route_of(request), request.method, response.status, answered_at_s - began_s)
     return response
 
 

@@ -20,6 +20,7 @@ from router.flow.draft import Upload
 from router.flow.runtime import FILES, REMIX
 from router.geometry import parse_size
 from router.money import nanos_of
+from router.outbox import CALLBACK_TYPES, TERMINAL_TYPES
 from router.provider import Kind, Role
 from router.task import Error, Preferences, Priority
 
@@ -31,6 +32,7 @@ N_MAX = 10
 SECONDS_MAX = 7 * 86_400
 FILM_MAX_S = 600
 METADATA_MAX = 16
+CALLBACK_MAX_CHARS = 2048
 EXTRAS = frozenset(
     {
         "priority",
@@ -83,6 +85,8 @@ class Submission:
     digest: str
     files: tuple[Upload, ...] = ()
     streams: bool = False
+    callback_url: str | None = None
+    callback_events: tuple[str, ...] = ()
 
 
 async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
@@ -171,9 +175,6 @@ def read_submission(
     `prefix` goes before the name of a file's field in an error; `files` are those that came as parts of a form.
     """
     said = {name: value for name, value in body.items() if value is not None}
-    for name in ("callback_url", "callback_events"):
-        if name in said:
-            not_yet(name, "A webhook")
     asynchronous, streams = _flag("async", said.get("async", False)), _flag("stream", said.get("stream", False))
     if streams and kind.family == "video":
         invalid("stream", "A film is not streamed; ask for its task, or follow its events.")
@@ -183,6 +184,7 @@ def read_submission(
     if model is not None and (not isinstance(model, str) or not 1 <= len(model) <= 200):
         invalid("model", "model must be a string of 1 to 200 characters.")
     taken = {name: value for name, value in fields.items() if value is not None and name not in EXTRAS}
+    callback_url, callback_events = _read_callback(said.get("callback_url"), said.get("callback_events"))
     if kind.family == "chat":
         _check_chat(taken)
     else:
@@ -200,6 +202,8 @@ def read_submission(
         start_within_s=_read_seconds("start_within", said.get("start_within")),
         timeout_s=_read_seconds("timeout", said.get("timeout")),
         digest=digest_of(route, kind, model, taken, files),
+        callback_url=callback_url,
+        callback_events=callback_events,
     )
 
 
@@ -297,6 +301,21 @@ def _read_metadata(value: object) -> Mapping[str, str]:
         if not isinstance(text, str) or len(name) > 64 or len(text) > 512:
             invalid("metadata", "metadata keys have at most 64, values are strings of at most 512 characters.")
     return value
+
+
+def _read_callback(url: object, events: object) -> tuple[str | None, tuple[str, ...]]:
+    """Read where to tell of the task, and of what; the address is judged by `submits.submit`."""
+    if url is None:
+        if events is not None:
+            invalid("callback_events", "callback_events needs callback_url.")
+        return None, ()
+    if not isinstance(url, str) or len(url) > CALLBACK_MAX_CHARS:
+        invalid("callback_url", f"callback_url must be a URL of at most {CALLBACK_MAX_CHARS} characters.")
+    if events is None:
+        return url, TERMINAL_TYPES
+    if not isinstance(events, list) or not events or not all(one in CALLBACK_TYPES for one in events):
+        invalid("callback_events", f"callback_events must be a list of some of {', '.join(CALLBACK_TYPES)}.")
+    return url, tuple(one for one in CALLBACK_TYPES if one in events)
 
 
 def _read_seconds(name: str, value: object) -> float | None:

@@ -19,7 +19,7 @@ from aiohttp import web
 from router.api import submits
 from router.api.auth import SERVICES
 from router.api.dialects import openai
-from router.api.errors import Refusal, body_of
+from router.api.errors import Refusal, body_of, bug
 from router.api.replies import request_id_of
 from router.api.services import Services
 from router.flow.draft import Accepted
@@ -51,17 +51,12 @@ async def answer(request: web.Request, accepted: Accepted) -> web.StreamResponse
     sender = _Sender(request, accepted, request.app[SERVICES])
     try:
         await _tell(request, accepted, sender)
-    except Refusal as refusal:
-        if sender.response is None:
-            raise
-        await sender.send("error", body_of(refusal, request_id_of(request)))
+        await sender.end()
     except _Gone:
         sender.services.life.waiters.hung_up(accepted.task)
         return sender.response or web.Response(status=499)
     if sender.response is None:
         raise AssertionError(accepted.task.state)
-    with suppress(ConnectionError):
-        await sender.response.write_eof()
     return sender.response
 
 
@@ -87,6 +82,11 @@ class _Sender:
     async def comment(self) -> None:
         await self._write(b": still waiting\n\n")
 
+    async def end(self) -> None:
+        if self.response is not None:
+            with suppress(ConnectionError):
+                await self.response.write_eof()
+
     async def _write(self, piece: bytes) -> None:
         try:
             if self.response is None:
@@ -111,6 +111,24 @@ class _Sender:
 
 
 async def _tell(request: web.Request, accepted: Accepted, sender: _Sender) -> None:
+    """Send what there is to send; what goes wrong once the answer has begun is said in an event."""
+    try:
+        await _tell_pictures(request, accepted, sender)
+    except _Gone:
+        raise
+    except Refusal as refusal:
+        if sender.response is None:
+            raise
+        await sender.send("error", body_of(refusal, request_id_of(request)))
+    except Exception as broken:  # the boundary of `application` can answer no more
+        if sender.response is None:
+            raise
+        context = {"message": f"the stream of {accepted.task.id} failed", "exception": broken}
+        asyncio.get_running_loop().call_exception_handler(context)
+        await sender.send("error", body_of(bug(), request_id_of(request)))
+
+
+async def _tell_pictures(request: web.Request, accepted: Accepted, sender: _Sender) -> None:
     """Send previews until the task ends, then its pictures."""
     services, task, pace = sender.services, accepted.task, request.app[PACE]
     was_over = task.is_terminal

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from router.api import image_stream, submits
+from router.api import image_stream, submits, views
 from router.api.auth import SERVICES, caller_of
 from router.api.bodies import (
     IMAGE_BODY_MAX,
@@ -54,7 +54,7 @@ async def vary(request: web.Request) -> web.StreamResponse:
 
 
 async def _take(request: web.Request, route: str) -> web.StreamResponse:
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     prefer, kind = read_prefer(request), KINDS[route]
     submission = await _read(request, principal.tenant, kind, route)
     _check_stream(submission, kind)
@@ -78,6 +78,9 @@ async def _take(request: web.Request, route: str) -> web.StreamResponse:
         wait_s=None if at_once else services.life.runtime.rules.defaults.sync_wait_s,
         repeats=submits.announces_repeat(request),
         files=submission.files,
+        callback_url=submission.callback_url,
+        callback_events=submission.callback_events,
+        link_base=views.base_of(request),
     )
     accepted = await submits.submit(services, draft)
     if submission.asynchronous:

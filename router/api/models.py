@@ -17,13 +17,13 @@ CREATED = 1_735_689_600  # the SDKs want a number; models of a configuration hav
 
 async def listing(request: web.Request) -> web.StreamResponse:
     """List models and aliases in the order of the file."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     return json_reply(200, {"object": "list", "data": [_model(name) for name in _names(services, principal)]})
 
 
 async def read(request: web.Request) -> web.StreamResponse:
     """One model; an id may hold slashes."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     name = request.match_info["id"]
     if name not in _names(services, principal):
         message = f"The model {name[:200]!r} does not exist or is not available to you."
@@ -33,8 +33,8 @@ async def read(request: web.Request) -> web.StreamResponse:
 
 def _names(services: Services, principal: Principal) -> list[str]:
     rules = services.life.runtime.rules
-    allowed = rules.tenant(principal.tenant).models
-    names = [name for name in rules.models if allowed is None or name in allowed]
+    allowed = (rules.tenant(principal.tenant).models, principal.limits.models)
+    names = [name for name in rules.models if all(only is None or name in only for only in allowed)]
     return names + [alias for alias, name in rules.aliases.items() if name in names]
 
 

@@ -46,10 +46,11 @@ WORDS = frozenset(
     | {"negative_prompt", "aspect_ratio", "metadata"}
 )
 """Fields whose values are text, even where they look like a number or a truth value."""
-DOCUMENTS = frozenset({"metadata", "provider", "svg", "callback_events"})
+DOCUMENTS = frozenset({"metadata", "provider", "svg", "callback_events", "input"})
 """Fields that some clients write as JSON into one part."""
 
 _NAME = re.compile(r"([^\[\]]{1,64})((?:\[[^\[\]]{0,64}\]){0,8})")
+_FILE_NAME = re.compile(r"(?:(\w+)|input\[(\w+)\])(?:\[[0-9]*\])?", re.ASCII)
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})")
 _DECIMAL = re.compile(r"-?[0-9]{1,9}\.[0-9]{1,9}")
 
@@ -127,9 +128,10 @@ class _Reading:
 
     async def _keep(self, head: Head, reader: FormReader) -> Upload:
         """Let a file go into the vault, and describe it by its bytes."""
-        name, _bracket, index = head.name.partition("[")
+        found = _FILE_NAME.fullmatch(head.name)
+        name = "" if found is None else found[1] or found[2]
         role = FIELDS.get(name)
-        if role is None or index.rstrip("]").strip("0123456789"):
+        if role is None:
             invalid(head.name[:64], f"{head.name[:64]} is not a field for files; those are {', '.join(FIELDS)}.")
         if len(self.files) >= FILES_MAX:
             invalid(name, f"A request takes at most {FILES_MAX} files.", code="too_many_files")
@@ -184,7 +186,10 @@ class _Reading:
         if found is None:
             invalid(written[:64], "A field's name is at most 64 characters, with at most 8 keys in brackets behind it.")
         name, keys = found[1], re.findall(r"\[([^\[\]]*)\]", found[2])
-        value = _read_document(name, text) if not keys and name in DOCUMENTS else _read_value(name, text)
+        if name == "input" and keys:
+            value = _read_value(keys[0], text)
+        else:
+            value = _read_document(name, text) if not keys and name in DOCUMENTS else _read_value(name, text)
         path: list[str | None] = [name, *keys, None]
         place: Any = self.fields
         for key, following in pairwise(path):

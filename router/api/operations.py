@@ -16,6 +16,7 @@ from router.api.services import ReloadResult, Services
 from router.api.submits import priority_of
 from router.flow.draft import Draft
 from router.flow.fleet import Fleet
+from router.keys import KeyScope
 from router.provider import Kind
 from router.task import Error, Priority
 
@@ -34,7 +35,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     ready = all(state == "ok" for state in checks.values())
     shown = (
         checks
-        if is_operator(request)
+        if await is_operator(request)
         else {name: "ok" if state == "ok" else "failed" for name, state in checks.items()}
     )
     headers = {} if ready else {"Retry-After": "2"}
@@ -44,14 +45,14 @@ async def readyz(request: web.Request) -> web.StreamResponse:
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Prometheus text; off loopback it needs the admin key, unless it is on the admin listener."""
     if not (request.app[OWN_LISTENER] or comes_from_loopback(request)):
-        require_admin(request)
+        await require_admin(request)
     text, content_type = await request.app[SERVICES].metrics()
     return web.Response(body=text, headers={"Content-Type": content_type})
 
 
 async def explain(request: web.Request) -> web.StreamResponse:
     """`POST /v1/route/explain`: the plan of a request that is not made; spends nothing."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request, KeyScope.READ), request.app[SERVICES]
     body = await read_json(request, IMAGE_BODY_MAX)
     fields = body.get("input", {name: value for name, value in body.items() if name != "kind"})
     if not isinstance(fields, dict):
@@ -74,12 +75,12 @@ async def explain(request: web.Request) -> web.StreamResponse:
         preferences=submission.preferences,
         priority=priority_of(submission, Priority.NORMAL),
     )
-    return json_reply(200, explained(services, draft))
+    return json_reply(200, await explained(services, draft))
 
 
-def explained(services: Services, draft: Draft) -> Mapping[str, Any]:
+async def explained(services: Services, draft: Draft) -> Mapping[str, Any]:
     """Plan a draft as a submit would, and say why."""
-    answer = services.life.intake.explain(draft)
+    answer = await services.life.intake.explain(draft)
     if isinstance(answer, Error):
         raise Refusal(answer)
     return answer
@@ -90,32 +91,32 @@ def explained(services: Services, draft: Draft) -> Mapping[str, Any]:
 
 async def config_current(request: web.Request) -> web.StreamResponse:
     """Which configuration is in force: its hash, source and time; never its text, which may hold secrets."""
-    require_admin(request)
+    await require_admin(request)
     return json_reply(200, request.app[SERVICES].config_info())
 
 
 async def config_check(request: web.Request) -> web.StreamResponse:
     """Judge a YAML text without applying it."""
-    require_admin(request)
+    await require_admin(request)
     text = await _read_text(request)
     return _reload_reply(request.app[SERVICES].check_config(text), applied=False)
 
 
 async def config_reload(request: web.Request) -> web.StreamResponse:
     """Load the file now; a bad one changes nothing and says why."""
-    require_admin(request)
+    await require_admin(request)
     return _reload_reply(await request.app[SERVICES].reload(), applied=True)
 
 
 async def providers(request: web.Request) -> web.StreamResponse:
     """Every provider with its targets: breaker, reason, slots; credentials by label only."""
-    require_admin(request)
+    await require_admin(request)
     return json_reply(200, _fleet(request.app[SERVICES]))
 
 
 async def circuit(request: web.Request) -> web.StreamResponse:
     """Force a target's breaker open or closed, or reset it; `*` means every target of the provider."""
-    require_admin(request)
+    await require_admin(request)
     services = request.app[SERVICES]
     fleet = services.life.runtime.fleet
     provider, target, action = (request.match_info[part] for part in ("provider", "target", "action"))

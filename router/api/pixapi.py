@@ -44,7 +44,7 @@ async def film(request: web.Request) -> web.StreamResponse:
 
 
 async def _take(request: web.Request, kind: Kind, route: str) -> web.StreamResponse:
-    principal = caller_of(request)
+    principal = await caller_of(request)
     form = await _read(request, principal.tenant, kind)
     body = {name: value for name, value in form.fields.items() if name != "async"}
     if body.get("stream") not in (None, False):
@@ -52,7 +52,8 @@ async def _take(request: web.Request, kind: Kind, route: str) -> web.StreamRespo
     if kind is Kind.VIDEO_GENERATION:
         body = _translate(body)
     submission = read_submission(body, kind, route, body, files=form.files)
-    accepted = await submits.take(request, principal, submission, kind=kind, surface="pixapi", route=route)
+    draft = submits.draft_of(request, principal, submission, kind=kind, surface="pixapi", route=route)
+    accepted = await submits.take(request, draft)
     return json_reply(200, pixapi.submitted(accepted.task), submits.replay_headers(accepted))
 
 

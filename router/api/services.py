@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from router.api.key_cache import KeyCache
 from router.flow.life import Life
+from router.outbox import Try
 from router.world import World
 
 
@@ -22,7 +24,11 @@ class ReloadResult:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a handler may use. Secrets never leave this record; the admin key is kept as its hash."""
+    """Everything a handler may use. Secrets never leave this record; the admin key is kept as its hash.
+
+    `judge_callback` says why the guard would not let a webhook go to a URL, None when it would or when a name decides.
+    `test_webhook` sends one (tenant, URL) that tells of nothing.
+    """
 
     life: Life
     world: World
@@ -31,12 +37,16 @@ class Services:
     admin_key_hash: str
     signing_secret: bytes
     pepper: bytes
+    keys: KeyCache
     metrics: Callable[[], Awaitable[tuple[bytes, str]]]
     reload: Callable[[], Awaitable[ReloadResult]]
     check_config: Callable[[str], ReloadResult]
     config_info: Callable[[], Mapping[str, Any]]
     ready_checks: Callable[[], Awaitable[Mapping[str, str]]]
     on_http: Callable[[str, str, int, float], None]
+    judge_callback: Callable[[str], str | None]
+    wake_deliverer: Callable[[], None]
+    test_webhook: Callable[[str, str], Awaitable[Try]]
 
     def now(self) -> int:
         """Milliseconds since the epoch, UTC."""

@@ -18,7 +18,7 @@ from router.api import views
 from router.api.auth import SERVICES, Principal
 from router.api.bodies import Prefer, Submission, read_idempotency_key
 from router.api.dialects import native, openai
-from router.api.errors import Refusal
+from router.api.errors import Refusal, invalid
 from router.api.replies import json_reply, request_id_of
 from router.api.services import Services
 from router.flow.draft import Accepted, Draft, Refused
@@ -33,7 +33,11 @@ RETRY_AFTER_S = {"unavailable": 2.0, "deadline_exceeded": 1.0}
 
 
 async def submit(services: Services, draft: Draft) -> Accepted:
-    """Ask the intake; a refusal is raised in the contract's form."""
+    """Ask the intake; a refusal is raised in the contract's form. Where a callback leads is judged before anything."""
+    if draft.callback_url is not None:
+        reason = services.judge_callback(draft.callback_url)
+        if reason is not None:
+            invalid("callback_url", f"callback_url is refused: {reason}.")
     answer = await services.life.intake.submit(draft)
     if isinstance(answer, Refused):
         # Only a key that was used for something else names a task: the one that has it.
@@ -42,12 +46,11 @@ async def submit(services: Services, draft: Draft) -> Accepted:
     return answer
 
 
-async def take(
+def draft_of(
     request: web.Request, principal: Principal, submission: Submission, *, kind: Kind, surface: str, route: str
-) -> Accepted:
-    """Make a task of a request that is answered at once, as the aggregators' surfaces do it."""
-    services = request.app[SERVICES]
-    draft = Draft(
+) -> Draft:
+    """Draw up a request that is answered at once, as the aggregators' surfaces do it."""
+    return Draft(
         tenant=principal.tenant,
         key_id=principal.key_id,
         kind=kind,
@@ -65,7 +68,15 @@ async def take(
         timeout_s=submission.timeout_s,
         repeats=announces_repeat(request),
         files=submission.files,
+        callback_url=submission.callback_url,
+        callback_events=submission.callback_events,
+        link_base=views.base_of(request),
     )
+
+
+async def take(request: web.Request, draft: Draft) -> Accepted:
+    """Submit, and note that the caller has the id."""
+    services = request.app[SERVICES]
     accepted = await submit(services, draft)
     services.life.waiters.told(accepted.task)
     return accepted

@@ -21,6 +21,7 @@ from router.api.bodies import (
 )
 from router.api.dialects import native
 from router.api.errors import Refusal, invalid
+from router.api.multipart import is_form, read_form
 from router.api.replies import json_reply, request_id_of
 from router.flow.draft import Draft, Upload
 from router.flow.runtime import FILES, files_of
@@ -39,10 +40,14 @@ NATIVE_FIELDS = frozenset(
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    """`POST /v1/tasks`: 202 with the task; `Prefer: wait=N` holds the answer until it ends."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    """`POST /v1/tasks`: 202 with the task; `Prefer: wait=N` holds the answer until it ends.
+
+    The body is JSON, or a form where files come as parts: `kind`, `input[prompt]`, `image`, `mask` and so on.
+    """
+    principal, services = await caller_of(request), request.app[SERVICES]
     prefer = read_prefer(request)
-    body = await read_json(request, TASK_BODY_MAX)
+    form = await read_form(request, principal.tenant) if is_form(request) else None
+    body = await read_json(request, TASK_BODY_MAX) if form is None else form.fields
     kind = _read_kind(body.get("kind"))
     for name in body:
         if name not in NATIVE_FIELDS:
@@ -53,7 +58,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     for name in fields:
         if name in EXTRAS:
             invalid(f"input.{name}", f"{name} stands beside input, not in it.")
-    submission = read_submission(body, kind, ROUTE, fields, "input.")
+    submission = read_submission(body, kind, ROUTE, fields, "input.", files=() if form is None else form.files)
     if submission.streams:
         invalid("stream", "A task is not streamed; follow its events, or use the surface of its kind.")
     draft = Draft(
@@ -74,6 +79,9 @@ async def create(request: web.Request) -> web.StreamResponse:
         timeout_s=submission.timeout_s,
         repeats=submits.announces_repeat(request),
         files=submission.files,
+        callback_url=submission.callback_url,
+        callback_events=submission.callback_events,
+        link_base=views.base_of(request),
     )
     accepted = await submits.submit(services, draft)
     if prefer.wait_s is None:
@@ -88,7 +96,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def read(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks/{id}` in the dialect the task came in by; `Prefer: wait=N` holds until it ends."""
-    principal = caller_of(request)
+    principal = await caller_of(request)
     views.speak(request)
     view = await look(request, principal)
     views.speak(request, view.task)
@@ -116,7 +124,7 @@ async def look(request: web.Request, principal: Principal) -> TaskView:
 
 async def listing(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks`: newest first, with filters and a signed cursor."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     search = _read_search(request, principal.tenant)
     found = await services.world.store.search(principal.tenant, search)
     page = found[: search.limit - 1]
@@ -138,7 +146,7 @@ async def listing(request: web.Request) -> web.StreamResponse:
 
 async def cancel(request: web.Request) -> web.StreamResponse:
     """`POST /v1/tasks/{id}/cancel`: 200 with the task, also when it was cancelled before; 409 when it had ended."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     views.speak(request)
     task_id = views.task_id_of(request)
     match await services.life.intake.cancel(principal.tenant, task_id):
@@ -155,7 +163,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
 
 async def retry(request: web.Request) -> web.StreamResponse:
     """`POST /v1/tasks/{id}/retry`: a new task with a new bill, for a failed one only."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     view = await services.world.store.view(principal.tenant, views.task_id_of(request))
     if view is None:
         raise no_such_task()
@@ -183,13 +191,16 @@ async def retry(request: web.Request) -> web.StreamResponse:
         files=tuple(
             Upload(one.role, url=one.url, copy_of=one.key, content_type=one.content_type) for one in files_of(old)
         ),
+        callback_url=old.callback_url,
+        callback_events=old.callback_events,
+        link_base=views.base_of(request),
     )
     return await submits.accepted_reply(request, await submits.submit(services, draft))
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
     """`DELETE /v1/tasks/{id}`: output and input of an ended task go at once; 409 for a live one."""
-    principal, task_id = caller_of(request), views.task_id_of(request)
+    principal, task_id = await caller_of(request), views.task_id_of(request)
     await erase(request, principal, task_id)
     return json_reply(200, {"id": task_id, "object": "task.deleted", "deleted": True}, {"X-Task-Id": task_id})
 

@@ -29,7 +29,7 @@ EPOCH: Final = date(1970, 1, 1)
 
 async def read(request: web.Request) -> web.StreamResponse:
     """Sum between `from` and `to` (dates, both included; the last 30 days), by the groups of `group_by`."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     today = datetime.fromtimestamp(services.now() / 1000, UTC).date()
     last = _read_date(request, "to") or today
     first = _read_date(request, "from") or last - timedelta(days=DAYS_USUAL - 1)

@@ -42,7 +42,7 @@ REMIX_TAKES: Final = frozenset({"prompt"}) | (EXTRAS - {"model", "async", "strea
 
 async def create(request: web.Request) -> web.StreamResponse:
     """`POST /v1/videos`, as a form or as JSON: the video object at once, or Dieyuyun's submit."""
-    principal = caller_of(request)
+    principal = await caller_of(request)
     submission = await _read(request, principal, ROUTE)
     if submission.asynchronous:
         return await _take_dieyuyun(request, principal, submission, ROUTE)
@@ -51,7 +51,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def generate(request: web.Request) -> web.StreamResponse:
     """`POST /v1/videos/generations`: Dieyuyun's films, which are asynchronous only."""
-    principal = caller_of(request)
+    principal = await caller_of(request)
     submission = await _read(request, principal, GENERATIONS)
     if not submission.asynchronous:
         invalid("async", 'Films of this path are asynchronous: send "async": true, or use POST /v1/videos.')
@@ -60,7 +60,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
 
 async def listing(request: web.Request) -> web.StreamResponse:
     """`GET /v1/videos`: the caller's films by age, newest first unless `order=asc`; `after` is an id."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     limit, order = request.query.get("limit", "20"), request.query.get("order", "desc")
     if not limit.isdecimal() or not 1 <= int(limit[:6]) <= LIMIT_MAX:
         invalid("limit", f"limit must be a whole number from 1 to {LIMIT_MAX}.")
@@ -78,12 +78,12 @@ async def listing(request: web.Request) -> web.StreamResponse:
 
 async def read(request: web.Request) -> web.StreamResponse:
     """`GET /v1/videos/{id}`; `openai-poll-after-ms` says when to ask again."""
-    return _show(request, _film(await tasks.look(request, caller_of(request))))
+    return _show(request, _film(await tasks.look(request, await caller_of(request))))
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
     """`DELETE /v1/videos/{id}`: output and input of an ended task go at once; 409 for a live one."""
-    principal = caller_of(request)
+    principal = await caller_of(request)
     task = _film(await tasks.look(request, principal)).task
     await tasks.erase(request, principal, task.id)
     return json_reply(200, videos.deleted(task.id), {"X-Task-Id": task.id})
@@ -91,7 +91,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
 
 async def content(request: web.Request) -> web.StreamResponse:
     """`GET /v1/videos/{id}/content`: the film, whole or the range asked for; 404 where there is none."""
-    principal, variant = caller_of(request), request.query.get("variant", "video")
+    principal, variant = await caller_of(request), request.query.get("variant", "video")
     if variant not in VARIANTS:
         invalid("variant", f"variant must be one of {', '.join(VARIANTS)}.")
     task = _film(await tasks.look(request, principal)).task
@@ -105,7 +105,7 @@ async def content(request: web.Request) -> web.StreamResponse:
 
 async def remix(request: web.Request) -> web.StreamResponse:
     """`POST /v1/videos/{id}/remix`: the film anew with another prompt, by the target that made it and no other."""
-    principal, services = caller_of(request), request.app[SERVICES]
+    principal, services = await caller_of(request), request.app[SERVICES]
     body = await read_json(request, IMAGE_BODY_MAX)
     for name in body:
         if name not in REMIX_TAKES and body[name] is not None:
@@ -139,7 +139,8 @@ async def _read(request: web.Request, principal: Principal, route: str) -> Submi
 async def _take(request: web.Request, principal: Principal, submission: Submission, route: str) -> web.StreamResponse:
     """Make a task and answer with its video object, as it is now."""
     kind = Kind.VIDEO_GENERATION
-    accepted = await submits.take(request, principal, submission, kind=kind, surface="openai", route=route)
+    draft = submits.draft_of(request, principal, submission, kind=kind, surface="openai", route=route)
+    accepted = await submits.take(request, draft)
     view = await _view_of(request, accepted)
     return _show(request, view, submits.replay_headers(accepted))
 
@@ -148,7 +149,8 @@ async def _take_dieyuyun(
     request: web.Request, principal: Principal, submission: Submission, route: str
 ) -> web.StreamResponse:
     kind = Kind.VIDEO_GENERATION
-    accepted = await submits.take(request, principal, submission, kind=kind, surface="dieyuyun", route=route)
+    draft = submits.draft_of(request, principal, submission, kind=kind, surface="dieyuyun", route=route)
+    accepted = await submits.take(request, draft)
     reply = dieyuyun.submitted(accepted.task, request_id_of(request))
     return json_reply(200, reply, submits.replay_headers(accepted))
 

@@ -14,12 +14,13 @@ from typing import Any, Final
 from aiohttp import web
 
 from router.api import submits, tasks, views
-from router.api.auth import Principal, caller_of
-from router.api.bodies import EXTRAS, IMAGE_BODY_MAX, N_MAX, Submission, fits, read_json, read_submission
+from router.api.auth import SERVICES, caller_of
+from router.api.bodies import EXTRAS, IMAGE_BODY_MAX, N_MAX, fits, read_json, read_submission
 from router.api.dialects import worldrouter
-from router.api.errors import Refusal, invalid
+from router.api.errors import invalid
 from router.api.replies import json_reply
-from router.flow.draft import Accepted
+from router.api.services import Services
+from router.flow.draft import Draft
 from router.provider import Kind
 
 ROUTE: Final = "/v1/images/generation_tasks"
@@ -32,20 +33,23 @@ OPTIONAL: Final = (
 
 async def create(request: web.Request) -> web.StreamResponse:
     """Take an image generation; 200 with the task."""
-    principal = caller_of(request)
+    principal, services = await caller_of(request), request.app[SERVICES]
     body = await read_json(request, IMAGE_BODY_MAX)
     if not body.get("model"):
         invalid("model", "model is required.", code="missing_required_parameter")
     if body.get("response_format") not in (None, "url"):
         invalid("response_format", "response_format must be url: tasks give links.")
     submission = read_submission(_usable(body), Kind.IMAGE_GENERATION, ROUTE, _usable(body))
-    accepted = await _submit(request, principal, submission)
+    draft = submits.draft_of(
+        request, principal, submission, kind=Kind.IMAGE_GENERATION, surface="worldrouter", route=ROUTE
+    )
+    accepted = await submits.take(request, await _feasible(services, draft))
     return json_reply(200, worldrouter.submitted(accepted.task), submits.replay_headers(accepted))
 
 
 async def read(request: web.Request) -> web.StreamResponse:
     """Show an image task, whatever surface it came in by; 404 for other kinds. `Prefer: wait=N` holds until it ends."""
-    principal = caller_of(request)
+    principal = await caller_of(request)
     view = await tasks.look(request, principal)
     if view.task.kind.family != "image":
         raise tasks.no_such_task()
@@ -73,16 +77,10 @@ def _usable(body: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-async def _submit(request: web.Request, principal: Principal, submission: Submission) -> Accepted:
-    """Submit; when no target honours a field, do without it. Each turn drops one, so there is an end."""
+async def _feasible(services: Services, draft: Draft) -> Draft:
+    """Leave out what no target of the model honours. Each turn drops one field, so there is an end."""
     while True:
-        try:
-            return await submits.take(
-                request, principal, submission, kind=Kind.IMAGE_GENERATION, surface="worldrouter", route=ROUTE
-            )
-        except Refusal as refusal:
-            param = refusal.error.param
-            if refusal.error.error_type != "invalid_request" or param not in OPTIONAL or param not in submission.input:
-                raise
-            rest = {name: value for name, value in submission.input.items() if name != param}
-            submission = replace(submission, input=rest)
+        problem = await services.life.intake.judge(draft)
+        if problem is None or problem.param not in OPTIONAL or problem.param not in draft.input:
+            return draft
+        draft = replace(draft, input={name: value for name, value in draft.input.items() if name != problem.param})

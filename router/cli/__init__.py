@@ -12,6 +12,7 @@ from router.cli.demo import demo
 from router.cli.environment import describe_settings
 from router.cli.explain import explain
 from router.cli.init import init
+from router.cli.keys import app as keys
 from router.cli.schema import schema
 from router.cli.serve import serve
 from router.cli.simulate import simulate
@@ -38,6 +39,7 @@ app.command()(watch)
 app.command()(cancel)
 app.command()(simulate)
 app.command()(schema)
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

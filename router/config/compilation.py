@@ -13,17 +13,20 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from router.config.accounts import FindAdapter, compile_provider
-from router.config.credentials import REFERENCE, Sources
+from router.config.credentials import REFERENCE, Absent, Sources, Unfit, find_secret, is_reference
 from router.config.document import Keys, walk_scalars
 from router.config.models import DefaultsEntry, RoutingFile, TenantEntry, said_or
 from router.config.prices import Catalogue
 from router.config.problems import Findings, Path
 from router.config.reading import Sound
 from router.config.routes import Surroundings, compile_model
-from router.policy.rules import Budget, Defaults, Model, Provider, Ruleset, Scope, Tenant, Window
+from router.outbox import key_of
+from router.policy.rules import Budget, Credential, Defaults, Model, Provider, Ruleset, Scope, Tenant, Window
 
 READ_IN = ("api_key", "api_keys", "base_url", "webhook_secret", "webhook_keys_url")
 """The keys of a provider in which references are followed."""
+READ_IN_TENANTS = ("webhook_secrets",)
+"""The same of a tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def compile_ruleset(sound: Sound[RoutingFile], site: Site, findings: Findings, *
         default_model=MappingProxyType(file.default_model.model_dump(exclude_none=True)),
         budgets=_compile_budgets(sound, findings),
         tenants=MappingProxyType(
-            {name: _compile_tenant(name, entry, names, aliases) for name, entry in file.tenants.items()}
+            {name: _compile_tenant(name, entry, names, aliases, site) for name, entry in file.tenants.items()}
         ),
     )
     _demand_something(sound, findings)
@@ -120,9 +123,31 @@ def _compile_budgets(sound: Sound[RoutingFile], findings: Findings) -> tuple[Bud
     return tuple(budgets)
 
 
-def _compile_tenant(name: str, entry: TenantEntry, names: _Names, aliases: Mapping[str, str]) -> Tenant:
+def _compile_tenant(name: str, entry: TenantEntry, names: _Names, aliases: Mapping[str, str], site: Site) -> Tenant:
     models = names.find_models(("tenants", name, "models"), entry.models, aliases)
-    return Tenant(name, said_or(entry.weight, 1), entry.max_concurrency, entry.rate_limit, models)
+    secrets = _find_webhook_secrets(("tenants", name, "webhook_secrets"), entry, names, site)
+    return Tenant(name, said_or(entry.weight, 1), entry.max_concurrency, entry.rate_limit, models, secrets)
+
+
+def _find_webhook_secrets(path: Path, entry: TenantEntry, names: _Names, site: Site) -> tuple[str, ...]:
+    """Follow the secrets that a tenant's webhooks are signed with. One of all would let each forge the others'."""
+    findings, found = names.findings, []
+    if entry.webhook_secrets and path[1] == "*":
+        findings.complain(path, "a secret belongs to one tenant: name it")
+        return ()
+    for number, (place, written) in enumerate(names.sound.place(path, entry.webhook_secrets or ()), 1):
+        match find_secret(written, number, site.sources):
+            case Unfit(reason=reason):
+                findings.complain(place, reason)
+            case Absent(reason=reason):
+                findings.warn(place, f"{reason}: webhooks are not signed with it")
+            case Credential(secret=secret) if key_of(secret) is None:
+                findings.complain(place, "must be whsec_ followed by base64 of 24 to 64 bytes")
+            case Credential(secret=secret):
+                found.append(secret)
+                if not is_reference(written):
+                    findings.warn(place, "the secret itself stands in the file: write ${NAME} or file:PATH")
+    return tuple(found)
 
 
 def _demand_something(sound: Sound[RoutingFile], findings: Findings) -> None:
@@ -196,7 +221,8 @@ def _find_stray_references(sound: Sound[RoutingFile], findings: Findings) -> Non
     """`${NAME}` works in secrets and addresses only; anywhere else it would be taken for the text that it is."""
     complained = findings.complained
     for path, scalar in walk_scalars(sound.document.root):
-        is_read = len(path) >= 3 and path[0] == "providers" and path[2] in READ_IN
+        read_in = {"providers": READ_IN, "tenants": READ_IN_TENANTS}.get(str(path[0]), ()) if len(path) >= 3 else ()
+        is_read = bool(read_in) and path[2] in read_in
         is_known = any(path[:length] in complained for length in range(len(path) + 1))
         if REFERENCE in scalar.text and not is_read and not is_known:
-            findings.complain(path, f"${{NAME}} is read in {', '.join(READ_IN)} only")
+            findings.complain(path, f"${{NAME}} is read in {', '.join((*READ_IN, *READ_IN_TENANTS))} only")

@@ -42,6 +42,7 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"
 _KEY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 _LIST_MAX = 1000
+TENANT_NAME, TENANT_EXPECTED = _KEY, "the name of a tenant: letters, digits and . _ -"
 METADATA_KEY = r"metadata\.\S{1,64}"
 
 Name = Annotated[str, matching(_NAME, "a name of letters, digits and . _ : / @ + -")]
@@ -380,6 +381,14 @@ class TenantEntry(Entry):
     rate_limit: RateWord | None = Field(None, description="submits in a time, such as 100/1m")
     models: tuple[Name, ...] | None = Field(
         None, description="the only ones it may use", min_length=1, max_length=_LIST_MAX
+    )
+    webhook_secrets: tuple[Secret, ...] | None = Field(
+        None,
+        description="${NAME} or file:PATH: what its webhooks are signed with, whsec_ and base64 of 24 to 64 bytes; two "
+        "while one replaces the other; default: one of its own from GET /v1/webhook_secret",
+        min_length=1,
+        max_length=2,
+        repr=False,
     )
 
 

@@ -25,7 +25,7 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 # Keys of the contract that nothing honours yet: refused, never accepted and ignored.
-LATER_KEYS = frozenset({"canary", "webhook_secrets"})
+LATER_KEYS = frozenset({"canary"})
 ROUNDS_MAX = 100
 
 

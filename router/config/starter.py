@@ -97,6 +97,7 @@ budgets: []
 # Limits of tenants; "*" is for those that are not named.
 tenants: {}
 #  studio: {weight: 3, max_concurrency: 20, rate_limit: 100/1m, models: [gpt-image-2]}
+#  agency: {webhook_secrets: ["${AGENCY_WEBHOOK_SECRET}"]}          # whsec_...; else GET /v1/webhook_secret has one
 #  "*": {max_concurrency: 10}
 """
 

@@ -43,6 +43,8 @@ class Dispatcher:
         self._driving: dict[str, asyncio.Task[None]] = {}
         self._taking: dict[str, str | None] = {}
         self._tenants: Counter[str] = Counter()
+        self._keys: Counter[str] = Counter()
+        self._strange_keys: set[str] = set()  # with tasks running, and nobody here knows how many may
         self._due: list[tuple[float, str, str]] = []  # (monotonic, tenant, task id) of waiting tasks with a deadline
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -155,6 +157,8 @@ class Dispatcher:
             self._end_overdue(now_s)
             while self._take_next(now_s):
                 pass
+            if await self._learn_keys():
+                continue
             await self._refill()
             await self._sleep(now_s)
 
@@ -162,11 +166,11 @@ class Dispatcher:
         """Take the best task that somebody may run; False when there is none."""
         if len(self._taking) >= TAKING_MAX or len(self._driving) >= RUNNING_MAX:
             return False
-        entry = self.runtime.queue.pop(now_s, self._open_lanes(), self._blocked_tenants())
+        entry = self.runtime.queue.pop(now_s, self._open_lanes(), self._blocked_tenants(), self._blocked_keys())
         if entry is None:
             return False
         self._taking[entry.task_id] = entry.lane
-        self._spawn(entry.task_id, entry.tenant, self._take(entry))
+        self._spawn(entry.task_id, entry.tenant, self._take(entry), entry.key_id)
         return True
 
     async def _take(self, entry: Entry, *, overdue: bool = False) -> None:
@@ -191,21 +195,24 @@ class Dispatcher:
 
     def _drive(self, view: TaskView) -> None:
         """Drive a task that is not in the queue (taken over from an earlier life)."""
-        self._spawn(view.task.id, view.task.tenant, run.run(self.runtime, view))
+        self._spawn(view.task.id, view.task.tenant, run.run(self.runtime, view), view.task.key_id)
 
-    def _spawn(self, task_id: str, tenant: str, work: Coroutine[Any, Any, None]) -> None:
-        """Drive a task; it counts against its tenant's limit from now on, before its row has been read."""
+    def _spawn(self, task_id: str, tenant: str, work: Coroutine[Any, Any, None], key_id: str | None = None) -> None:
+        """Drive a task; it counts against the limits of its tenant and its key from now on, before its row is read."""
         driving = asyncio.create_task(work)
         self._driving[task_id] = driving
-        self._tenants[tenant] += 1
+        counted = [(self._tenants, tenant), *([] if key_id is None else [(self._keys, key_id)])]
+        for counter, name in counted:
+            counter[name] += 1
 
         def done(ended: asyncio.Task[None]) -> None:
             if self._driving.get(task_id) is ended:
                 del self._driving[task_id]
             self._taking.pop(task_id, None)
-            self._tenants[tenant] -= 1
-            if not self._tenants[tenant]:
-                del self._tenants[tenant]
+            for counter, name in counted:
+                counter[name] -= 1
+                if not counter[name]:
+                    del counter[name]
             self._wake.set()
             report(ended, f"driving {task_id}")
 
@@ -227,6 +234,28 @@ class Dispatcher:
         rules = self.runtime.rules
         limits = ((name, count, rules.tenant(name).max_concurrency) for name, count in self._tenants.items())
         return {name for name, count, limit in limits if limit is not None and count >= limit}
+
+    def _blocked_keys(self) -> set[str]:
+        """The keys that have enough running, and those of which that is not known yet."""
+        blocked = set()
+        for key_id, count in self._keys.items():
+            limits = self.runtime.limits.known(key_id)
+            if limits is None:
+                self._strange_keys.add(key_id)
+            if limits is None or (limits.max_concurrency is not None and count >= limits.max_concurrency):
+                blocked.add(key_id)
+        return blocked
+
+    async def _learn_keys(self) -> bool:
+        """Read the limits of keys whose tasks an earlier life has left; whether there was any to learn."""
+        strange, self._strange_keys = self._strange_keys, set()
+        try:
+            for key_id in strange:
+                await self.runtime.limits.find(key_id)
+        except Unavailable:
+            asyncio.get_running_loop().call_later(STORE_AWAY_S, self._wake.set)
+            return False
+        return bool(strange)
 
     async def _refill(self) -> None:
         """Fetch from the store what did not fit into the window."""

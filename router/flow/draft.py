@@ -47,6 +47,8 @@ class Draft:
 
     `model` None: the default of the kind. `wait_s` is how long the caller would wait for the answer, None when it will
     not. `repeats` says that the client announced an automatic repeat (`x-stainless-retry-count` > 0).
+    `callback_events` are the types that `callback_url` is told of; `link_base` is where the links in webhooks begin,
+    None: where the daemon listens.
     """
 
     tenant: str
@@ -68,6 +70,9 @@ class Draft:
     repeats: bool = False
     retry_of: str | None = None
     files: tuple[Upload, ...] = ()
+    callback_url: str | None = None
+    callback_events: tuple[str, ...] = ()
+    link_base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,12 @@ from router.flow.draft import Accepted, Draft, Folder, Refused
 from router.flow.runtime import Runtime, clear_away, shape_of
 from router.flow.uncollected import Uncollected
 from router.flow.waiters import Waiters
+from router.keys import KeyLimits
 from router.outcome import Billed
 from router.persistence import Admitted, Cancelled, Duplicate, OverBudget, Search, TooLate
 from router.policy import budget, route, verdict
 from router.policy.errors import IDEMPOTENCY_MISMATCH
-from router.policy.pace import Bucket, DrainRate
+from router.policy.pace import DrainRate
 from router.policy.price import quote
 from router.policy.route import Plan
 from router.policy.rules import Model, Provider, RetryUnknown, Rule, Shape
@@ -40,7 +41,6 @@ from router.task import Error, Priority, State, Task, cancelled, new_id
 from router.world import VaultFull
 
 ATTACH_FOR_MS = 15 * 60_000
-TENANTS_TRACKED_MAX = 10_000
 OPERATOR_BACK_S = 30.0  # when to ask again while an operator holds every circuit open: nobody knows how long that is
 
 
@@ -48,13 +48,12 @@ class Intake:
     """Submits and cancels on behalf of all surfaces."""
 
     def __init__(self, runtime: Runtime, waiters: Waiters) -> None:
-        """Start with empty buckets of the tenants' rate limits; the counts of what waits are set by recovery."""
+        """Start with nothing owed; the counts of what waits are set by recovery."""
         self.runtime = runtime
         self.waiters = waiters
         self.depth = Depth(runtime.owner.epoch)
         self.drain_rate = DrainRate()
         self.uncollected = Uncollected(runtime.world.store)
-        self._buckets: dict[str, Bucket] = {}
 
     async def submit(self, draft: Draft) -> Accepted | Refused:
         """Make a request durable, or find what it repeats, or say why not."""
@@ -62,10 +61,11 @@ class Intake:
         found = await self._repeated(draft)
         if found is not None:
             return found
-        limited = self._limited(draft)
+        key = await runtime.limits.find(draft.key_id)
+        limited = self._limited(draft, key)
         if limited is not None:
             return limited
-        model = self._model_of(draft)
+        model = self._model_of(draft, key)
         if isinstance(model, Refused):
             return model
         task = self._task_of(draft, model)
@@ -132,9 +132,15 @@ class Intake:
             await clear_away(runtime, result.task, now)
         return result
 
-    def explain(self, draft: Draft) -> Mapping[str, Any] | Error:
+    async def judge(self, draft: Draft) -> Error | None:
+        """Say what a submit would be refused for by its plan, without making it or using up a limit."""
+        model = self._model_of(draft, await self.runtime.limits.find(draft.key_id))
+        plan = model if isinstance(model, Refused) else self._planned(draft, self._task_of(draft, model))
+        return plan.error if isinstance(plan, Refused) else None
+
+    async def explain(self, draft: Draft) -> Mapping[str, Any] | Error:
         """Say what a submit would plan, without making anything of it."""
-        model = self._model_of(draft)
+        model = self._model_of(draft, await self.runtime.limits.find(draft.key_id))
         if isinstance(model, Refused):
             return model.error
         return route.explain(self._plan(self._task_of(draft, model)))
@@ -188,8 +194,8 @@ class Intake:
         with suppress(OSError, VaultFull):
             await (uploads.settle(vault, folder) if taken else uploads.discard(vault, folder))
 
-    def _limited(self, draft: Draft) -> Refused | None:
-        """Apply drain, the tenant's rate and the bounds of the queue, in that order."""
+    def _limited(self, draft: Draft, key: KeyLimits) -> Refused | None:
+        """Apply drain, the rates of key and tenant and the bounds of the queue, in that order."""
         runtime = self.runtime
         rules, now_s = runtime.rules, runtime.fleet.monotonic()
         if runtime.draining:
@@ -199,18 +205,9 @@ class Intake:
                 ),
                 2.0,
             )
-        tenant = rules.tenant(draft.tenant)
-        if tenant.rate is not None:
-            bucket = self._buckets.get(draft.tenant)
-            if bucket is None or bucket.rate != tenant.rate:
-                if len(self._buckets) >= TENANTS_TRACKED_MAX:
-                    self._buckets.clear()
-                bucket = self._buckets[draft.tenant] = Bucket(tenant.rate, now_s)
-            wait_s = bucket.take(now_s)
-            if wait_s > 0:
-                limit = f"{tenant.rate.count} per {tenant.rate.per_s:g} s"
-                message = f"The rate limit of tenant {draft.tenant} ({limit}) is used up."
-                return Refused(Error("rate_limited", message, "rate_limited", retryable=True), wait_s)
+        refused = runtime.limits.take(replace(rules.tenant(draft.tenant), name=draft.tenant), draft.key_id, key)
+        if refused is not None:
+            return refused
         total, own = self.depth.total, self.depth.by_tenant.get(draft.tenant, 0)
         bound = "max_pending" if total >= rules.defaults.max_pending else None
         bound = "per_tenant" if bound is None and own >= rules.defaults.per_tenant else bound
@@ -222,7 +219,7 @@ class Intake:
         error = Error("queue_full", message, "queue_full", retryable=True, details={"bound": bound})
         return Refused(error, self.drain_rate.seconds_for(max(1, excess + 1), now_s))
 
-    def _model_of(self, draft: Draft) -> Model | Refused:
+    def _model_of(self, draft: Draft, key: KeyLimits) -> Model | Refused:
         """Find the model: named, default of the kind, or the first of the kind in the file; same 404 if not allowed."""
         rules = self.runtime.rules
         family = draft.kind.family
@@ -230,8 +227,8 @@ class Intake:
         if name is None:
             name = next((one.name for one in rules.models.values() if one.family == family), "")
         model = rules.model(name)
-        allowed = rules.tenant(draft.tenant).models
-        if model is None or (allowed is not None and model.name not in allowed):
+        allowed = (rules.tenant(draft.tenant).models, key.models)
+        if model is None or any(names is not None and model.name not in names for names in allowed):
             message = (
                 f"The model {name!r} does not exist or is not available to you." if name else f"No {family} model."
             )
@@ -268,6 +265,9 @@ class Intake:
             retry_of=draft.retry_of,
             start_by=None if start_within_s is None else now + round(start_within_s * 1000),
             deadline=None if draft.timeout_s is None else now + round(draft.timeout_s * 1000),
+            callback_url=draft.callback_url,
+            callback_events=draft.callback_events,
+            link_base=draft.link_base if draft.callback_url is not None else None,
         )
 
     def _plan(self, task: Task) -> Plan:

@@ -8,15 +8,15 @@ An entry waits in a lane: unrouted (None), or for a place at the one provider th
   after at most 4 x 150 s while there is capacity, against any stream of urgent ones (I12).
 * **Tenants in shares.** Inside a class tenants take turns in proportion to their weight (virtual time): who has waited
   with five thousand tasks does not delay who comes with ten. A tenant that had nothing to do saves up no turns.
-* **Oldest first.** Inside a tenant's share by `created_at`, then id.
+* **Oldest first.** Inside a tenant's share by `created_at`, then id, those of blocked API keys left out.
 
 An entry with a time before which it must not start waits for that first, and its age counts from then. The queue holds
 at most `window` entries of a class, and of one tenant never more than four times what is then left free, so that a late
 tenant still finds a place; what does not fit stays in the store, and `overflowed` says that there is more to fetch.
 
-It knows no store, provider or rule; it is told which lanes are open and which tenants have enough running. Push and pop
-cost O(log n), a removal O(1) amortized: what was removed stays in its heap as a dead item until it surfaces or the dead
-outnumber the living. Floor 2.
+It knows no store, provider or rule; it is told which lanes are open and which tenants and keys have enough running.
+Push and pop cost O(log n), a removal O(1) amortized: what was removed stays in its heap as a dead item until it
+surfaces or the dead outnumber the living. Floor 2.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 
-from router.flow.lane import Entry, Heap, Lane, Seat, Share
+from router.flow.lane import Blocked, Entry, Heap, Lane, Pile, Seat
+from router.policy.pace import Turnover
 from router.task import Priority, Task
 
 __all__ = ["Entry", "Queue"]
@@ -53,6 +54,7 @@ class Queue:
         self._held: dict[tuple[Priority, str], int] = {}
         # When those taken last had become runnable: who was taken and found no place keeps its age.
         self._taken: OrderedDict[str, float] = OrderedDict()
+        self._turnovers: dict[str | None, Turnover] = {}  # as many as there have been lanes: one for each provider
 
     # -- in and out ---------------------------------------------------------------------------------------------------
 
@@ -83,18 +85,24 @@ class Queue:
         return True
 
     def pop(
-        self, now: float, open_lanes: Collection[str | None], blocked_tenants: Collection[str] = ()
+        self,
+        now: float,
+        open_lanes: Collection[str | None],
+        blocked_tenants: Collection[str] = (),
+        blocked_keys: Collection[str] = (),
     ) -> Entry | None:
-        """Take the best entry of the open lanes, leaving out the blocked tenants; None when there is none."""
+        """Take the best entry of the open lanes, leaving out blocked tenants and API keys; None when there is none."""
         self._mature(now)
+        blocked = Blocked(blocked_tenants, blocked_keys)
         lanes = (lane for name, lane in self._lanes.items() if name in open_lanes)
-        offers = (offer for lane in lanes if (offer := lane.offer(now, blocked_tenants)) is not None)
+        offers = (offer for lane in lanes if (offer := lane.offer(now, blocked)) is not None)
         best = min(offers, key=lambda offer: offer.rank, default=None)
         if best is None:
             return None
         seat = best.lane.take(best)
         del self._seats[seat.entry.task_id]
         self._count(seat.entry, -1)
+        self._turnovers.setdefault(seat.entry.lane, Turnover()).note(now, others_wait=best.lane.live > 0)
         self._tidy(seat.entry.lane)
         self._taken[seat.entry.task_id] = seat.since_s
         if len(self._taken) > TAKEN_REMEMBERED:
@@ -134,16 +142,23 @@ class Queue:
         return self._counts[priority]
 
     def oldest(self) -> int | None:
-        """The earliest `created_at` inside, in milliseconds. Looks at every share and every timer."""
-        heads = (share.head for lane in self._lanes.values() for share in lane.shares())
+        """The earliest `created_at` inside, in milliseconds. Looks at every pile and every timer."""
+        heads = chain.from_iterable(lane.heads() for lane in self._lanes.values())
         return min((seat.entry.created_at for seat in chain(heads, self._timers.seats())), default=None)
 
     def position(self, task_id: str) -> int | None:
         """About how many entries of its lane go before a task; None when it is not inside or before its time."""
         seat = self._seats.get(task_id)
-        if seat is None or not isinstance(seat.place, Share):
+        if seat is None or not isinstance(seat.place, Pile):
             return None
-        return self._lanes[seat.entry.lane].ahead_of(seat, seat.place, self._monotonic())
+        return self._lanes[seat.entry.lane].ahead_of(seat, seat.place.share, self._monotonic())
+
+    def wait_s(self, task_id: str) -> float | None:
+        """About how long until a task leaves its lane; None where `position` is, or below 20 samples of that lane."""
+        place = self.position(task_id)
+        turnover = None if place is None else self._turnovers.get(self._seats[task_id].entry.lane)
+        mean_s = None if turnover is None else turnover.mean_s
+        return None if place is None or mean_s is None else (place + 1) * mean_s
 
     def set_weights(self, weights: Mapping[str, int]) -> None:
         """Set the tenants' weights, `*` for those not named (else 1). Counts from each tenant's next turn on."""
@@ -169,7 +184,7 @@ class Queue:
             return False
         self._count(seat.entry, -1)
         place, seat.place = seat.place, None
-        if isinstance(place, Share):
+        if isinstance(place, Pile):
             self._lanes[seat.entry.lane].lose(place, seat.entry.priority)
             self._tidy(seat.entry.lane)
         else:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from router.events import Bus, TaskSwept
 from router.flow.fleet import Fleet
+from router.flow.limits import Limits
 from router.flow.previews import Previews
 from router.flow.queue import Entry, Queue
 from router.persistence import Owner, Unavailable
@@ -109,6 +110,11 @@ class Runtime:
     previews: Previews = field(default_factory=Previews)
     wake_pump: Callable[[], None] = lambda: None
     on_replaced: Callable[[], None] = lambda: None
+    limits: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know nothing of anybody's limits yet."""
+        self.limits = Limits(self.world.store, self.fleet.monotonic)
 
     def now(self) -> int:
         """Milliseconds since the epoch, UTC."""
@@ -136,7 +142,7 @@ class Runtime:
         """
         if delay_s is not None and task.deadline is not None:
             delay_s = min(delay_s, max(0, task.deadline - self.now()) / 1000)
-        entry = Entry(task_id=task.id, tenant=task.tenant, priority=task.priority, created_at=task.created_at)
+        entry = Entry(task.id, task.tenant, task.priority, task.created_at, key_id=task.key_id)
         self.queue.push(entry, lane=lane, not_before_s=delay_s)
         self.wake_pump()
 

@@ -76,7 +76,7 @@ class Waiters:
 
     def hung_up(self, task: Task) -> None:
         """The last caller of a task whose id no answer has carried went away: give it 60 s to come back."""
-        findable = task.idempotency_key is not None or task.id in self._told
+        findable = task.idempotency_key is not None or task.callback_url is not None or task.id in self._told
         if findable or self.count(task.id) or task.id in self._lonely:
             return
         loop = asyncio.get_running_loop()

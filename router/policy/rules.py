@@ -215,13 +215,17 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Limits of one tenant; the entry `*` holds for those not named. `models` None: all."""
+    """Limits of one tenant; the entry `*` holds for those not named. `models` None: all.
+
+    `webhook_secrets` are live, none: a derived one is (contract 5.7).
+    """
 
     name: str
     weight: int = 1
     max_concurrency: int | None = None
     rate: Rate | None = None
     models: frozenset[str] | None = None
+    webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

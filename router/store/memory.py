@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
+from router.keys import ApiKey
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.persistence import (
     ENDED_MAX,
@@ -34,6 +35,9 @@ from router.persistence import (
 from router.policy import budget
 from router.provider import Handle
 from router.store.books import Books
+from router.store.memory_changes import MemoryChanges
+from router.store.memory_keys import MemoryKeys
+from router.store.memory_outbox import MemoryOutbox
 from router.store.memory_shelf import MemoryShelf
 from router.store.shares import Shares
 from router.store.uncollected import UncollectedDicts
@@ -45,11 +49,12 @@ ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})
 
 
-class MemoryStore(MemoryShelf):
+class MemoryStore(MemoryChanges, MemoryKeys, MemoryOutbox, MemoryShelf):
     """All rows in dicts. `writes` counts the writing verbs called, for tests that hold the flow to its envelope."""
 
     def __init__(self, *, shared: bool = False) -> None:
         """Start empty. `shared`: several lives may use it at once."""
+        super().__init__()
         self.writes: Counter[str] = Counter()
         self.books = Books()
         self.shares = Shares()
@@ -61,6 +66,7 @@ class MemoryStore(MemoryShelf):
         self._swept: set[str] = set()
         self._lives: dict[str, tuple[int, int]] = {}  # replica -> (epoch, last heartbeat)
         self._settings: dict[str, str] = {}
+        self._keys: dict[str, ApiKey] = {}
         self._closed = False
 
     # -- ownership ----------------------------------------------------------------------------------------------------
@@ -413,7 +419,8 @@ class MemoryStore(MemoryShelf):
         return {epoch for epoch, beat_at in self._lives.values() if beat_at > now - silent_ms} | {owner.epoch}
 
     def _moved(self, after: Task, move: Move) -> Task:
-        """Write a task down; when it has ended, what it still reserved goes back."""
+        """Write a task down with the webhook that it owes; when it has ended, what it still reserved goes back."""
+        self._owe(self._tasks[after.id], after)
         self._tasks[after.id] = after
         if after.is_terminal:
             self.books.post(after.id, budget.free(after, self.books.held(after.id), move.at))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from router.changes import Change
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.persistence import (
     Admitted,
@@ -30,7 +31,9 @@ from router.persistence import (
     TooLate,
 )
 from router.provider import Handle
+from router.store.keys import KeyLanes
 from router.store.lane import Lane
+from router.store.outbox import OutboxLanes
 from router.store.shelf import ShelfLanes
 from router.store.verbs import Verbs
 from router.task import Attempt, Move, Task
@@ -47,7 +50,7 @@ class Lanes:
     lister: Lane
 
 
-class RelationalStore(ShelfLanes):
+class RelationalStore(KeyLanes, OutboxLanes, ShelfLanes):
     """The store over an SQL engine. `writes` counts the writing verbs; `on_commit` is told the seconds of each commit.
 
     `warning` is a line for the operator about the engine in use, None when there is nothing to say.
@@ -192,6 +195,14 @@ class RelationalStore(ShelfLanes):
     async def ledger(self, task_id: str) -> tuple[LedgerEntry, ...]:
         """Read the ledger of one task."""
         return await self._reader.ask(self._verbs.ledger, task_id)
+
+    async def versions(self, tenant: str, task_ids: Sequence[str]) -> tuple[Change, ...]:
+        """Read how far tasks are."""
+        return await self._lister.ask(self._verbs.versions, tenant, task_ids)
+
+    async def changed(self, tenant: str, after: tuple[int, str], limit: int) -> tuple[Change, ...]:
+        """List what was moved."""
+        return await self._lister.ask(self._verbs.changed, tenant, after, limit)
 
     async def leave_uncollected(self, tenant: str, digest: str, until: int, now: int) -> None:
         """Note a result that nobody has."""

@@ -20,7 +20,7 @@ TASK_COLUMNS = (
     *("id", "tenant", "owner", "fence", "version", "state", "priority", "kind", "model", "surface", "route", "digest"),
     *("key_id", "idempotency_key", "request_id", "retry_of", "created_at", "updated_at", "start_by", "deadline"),
     *("not_before", "started_at", "completed_at", "expires_at", "tries", "provider", "target_model", "metadata"),
-    *("preferences", "output", "usage", "error", "warnings", "input"),
+    *("preferences", "output", "usage", "error", "warnings", "input", "callback_url", "callback_events", "link_base"),
 )
 ATTEMPT_COLUMNS = (
     *("task_id", "tenant", "n", "part", "state", "fence", "provider", "target", "target_model", "account"),
@@ -74,6 +74,9 @@ def row_of_task(task: Task) -> Row:
         dump_if_any(task.error),
         dump(task.warnings),
         dump(task.input),
+        task.callback_url,
+        " ".join(task.callback_events),
+        task.link_base,
     )
 
 
@@ -114,6 +117,9 @@ def task_of_row(row: Row) -> Task:
         error=None if row[31] is None else _error_of(row[31]),
         warnings=tuple(orjson.loads(row[32])),
         input=orjson.loads(row[33]),
+        callback_url=row[34],
+        callback_events=tuple(row[35].split()),
+        link_base=row[36],
     )
 
 

@@ -29,7 +29,7 @@ order by created_at, id
 limit $4
 """
 # Find an attempt of a task that may still bring a result.
-OUT = """
+STILL_OUT = """
 select n from attempt where tenant = $1 and task_id = $2 and state in ('intent', 'accepted') limit 1
 """
 
@@ -56,7 +56,7 @@ class ShelfVerbs:
         if not rows:
             return None
         task = task_of_row(rows[0])
-        if not task.is_terminal or (yield OUT, (tenant, task_id)):
+        if not task.is_terminal or (yield STILL_OUT, (tenant, task_id)):
             return StillOut(task)
         return Erased((yield from self.strip(task, now)))
 

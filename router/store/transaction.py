@@ -39,6 +39,7 @@ Asking = tuple[Job, Steps[Any], Query]  # a verb and what it asks for
 
 TRIES_MAX = 4
 PLACE = re.compile(r"\$(\d+)")
+SKIP_LOCKED = re.compile(r"/\*( for update of \w+ skip locked )\*/")
 NUL, REPLACEMENT = "\x00", "\ufffd"
 
 # Statements whose answers no verb waits for, in the order in which they may be done for many.
@@ -253,7 +254,7 @@ def numbered(text: str) -> str:
 @lru_cache(maxsize=256)
 def translated(text: str) -> str:
     """Say in PostgreSQL's words what stands in the statement as a comment."""
-    return text.replace(sql.SKIP_LOCKED, sql.SKIP_LOCKED.removeprefix("/*").removesuffix("*/"))
+    return SKIP_LOCKED.sub(r"\1", text)
 
 
 # -- one by one -------------------------------------------------------------------------------------------------------

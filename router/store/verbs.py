@@ -33,6 +33,9 @@ from router.policy import budget
 from router.policy.budget import Balances, Hold, Posting
 from router.provider import Handle
 from router.store import sql
+from router.store.changes import ChangeVerbs
+from router.store.keys import KeyVerbs
+from router.store.outbox import OutboxVerbs
 from router.store.rows import (
     ATTEMPT_COLUMNS,
     TASK_COLUMNS,
@@ -55,7 +58,7 @@ ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing, UsageVerbs, UncollectedVerbs, ShelfVerbs):
+class Verbs(Sharing, ChangeVerbs, KeyVerbs, OutboxVerbs, ShelfVerbs, UsageVerbs, UncollectedVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------
@@ -317,7 +320,11 @@ class Verbs(Sharing, UsageVerbs, UncollectedVerbs, ShelfVerbs):
         else:
             where = (after.started_at, after.tries, after.provider, after.target_model)
             rows = yield sql.STEP_TASK, (*guard, *step, *where)
-        return after if rows else None
+        if not rows:
+            return None
+        if after.callback_url is not None:
+            yield from self.owe(task, after)
+        return after
 
     def _ended(self, attempt: Attempt) -> Steps[bool]:
         """Write the end of an attempt that is still out; False when it is not."""

@@ -34,6 +34,7 @@ from router.events import (
     DrainStarted,
     Event,
     FailedOver,
+    KeyChanged,
     LifeReplaced,
     QueueRefused,
     Recovered,
@@ -46,8 +47,10 @@ from router.events import (
     TasksTaken,
     TaskStarted,
     TaskSwept,
+    WebhookTried,
 )
 from router.money import usd_of
+from router.outbox import DELIVERIES, Standing
 from router.outcome import SUCCEEDED
 from router.task import Attempt, State, Task
 
@@ -59,10 +62,11 @@ SECRET_MIN_CHARS = 8
 BLOT = "[redacted]"
 # Keys by their look, for those that no configuration has told us: Bearer words, ours (pm_), the vendors' (sk-), links.
 LOOKS_SECRET = re.compile(
-    r"(?i)(?<=bearer )[\w.~+/=-]{8,}|\bpm_\w{8,}|\bsk-[\w-]{8,}|(?<=[?&]sig=)[\w.=-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"(?i)(?<=bearer )[\w.~+/=-]{8,}|\bpm_\w{8,}|\bsk-[\w-]{8,}|\bwhsec_[\w+/=]{8,}|(?<=[?&]sig=)[\w.=-]+"
+    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
 # One of these stands in whatever the pattern finds: looking for them first is several times as fast.
-SECRET_SIGNS = ("bearer ", "pm_", "sk-", "sig=", "://")
+SECRET_SIGNS = ("bearer ", "pm_", "sk-", "whsec_", "sig=", "://")
 SECRET_NAMES = frozenset({"authorization", "x-api-key", "x-key", "api_key", "secret", "password", "credential"})
 
 Line = tuple[str, str, dict[str, Any]]
@@ -79,6 +83,8 @@ DaemonEvent = (
     | Recovered
     | LifeReplaced
     | TasksTaken
+    | KeyChanged
+    | WebhookTried
 )
 
 
@@ -308,10 +314,33 @@ def _daemon_line_of(event: DaemonEvent) -> Line:
                 "tasks.taken",
                 {"count": count, "from": "silent" if silent else "busy"},
             )
+        case KeyChanged(key_id=key_id, tenant=tenant, change=change, by=by):
+            return "info", f"key.{change}", {"key_id": key_id, "tenant": tenant, "by": by or "admin"}
         case LifeReplaced(replica=replica, epoch=epoch):
             return "error", "life.replaced", {"replica": replica, "epoch": epoch}
+        case WebhookTried():
+            return _webhook_line_of(event)
         case _:
             assert_never(event)
+
+
+def _webhook_line_of(event: WebhookTried) -> Line:
+    """The host alone stands for the URL, whose path and query are often a secret."""
+    webhook, tried = event.webhook, event.tried
+    fields = {
+        "webhook": webhook.id,
+        "task": webhook.task_id,
+        "tenant": webhook.tenant,
+        "type": webhook.type,
+        "host": webhook.host,
+        "try": webhook.tries + 1,
+        "result": tried.result.value,
+        "http_status": tried.status,
+        "detail": tried.detail,
+        "took_ms": tried.took_ms,
+    }
+    level = {Standing.DELIVERED: "info", Standing.WAITING: "warning"}.get(event.standing, "error")
+    return level, f"webhook.{DELIVERIES[event.standing]}", fields
 
 
 def _task(task: Task) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from router.events import (
     DrainStarted,
     Event,
     FailedOver,
+    KeyChanged,
     LifeReplaced,
     QueueRefused,
     Recovered,
@@ -41,8 +42,10 @@ from router.events import (
     TasksTaken,
     TaskStarted,
     TaskSwept,
+    WebhookTried,
 )
 from router.money import NANOS_PER_USD
+from router.outbox import DELIVERIES
 from router.outcome import SUCCEEDED, Billed
 from router.policy.rules import Model, Ruleset, Target
 from router.task import TERMINAL, Priority, State
@@ -76,6 +79,7 @@ METRICS: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "inflight": (GAUGE, ("provider",), "attempts out now"),
     "budget_remaining_usd": (GAUGE, ("scope",), "what the current window of a budget has left"),
     "rehost_bytes_total": (COUNTER, (), "result bytes copied to our storage"),
+    "webhook_deliveries_total": (COUNTER, ("result",), "tries of webhooks: delivered, failed, given_up, dropped"),
     "config_reloads_total": (COUNTER, ("result",), "configurations applied or rejected"),
     "config_info": (GAUGE, ("hash",), "1 for the configuration in force"),
     "store_commit_seconds": (HISTOGRAM, (), "time of one commit of the store"),
@@ -158,6 +162,8 @@ class Metrics:
                 self._count("failovers_total", 1, self._model(task.model), *names, reason)
             case BytesStored(bytes=size):
                 self._count("rehost_bytes_total", size)
+            case WebhookTried(standing=standing):
+                self._count("webhook_deliveries_total", 1, DELIVERIES[standing])
             case ConfigApplied():
                 self._known = Known.of(self._rules())
                 self._begin_at_zero()
@@ -180,6 +186,7 @@ class Metrics:
                 | CallCut()
                 | Recovered()
                 | LifeReplaced()
+                | KeyChanged()
                 | TasksTaken()
             ):
                 return
@@ -249,6 +256,8 @@ class Metrics:
         """
         for result in (APPLIED, REJECTED):
             self._count("config_reloads_total", 0, result)
+        for result in DELIVERIES.values():
+            self._count("webhook_deliveries_total", 0, result)
         for model in self._known.models:
             for state in TERMINAL:
                 self._count("tasks_finished_total", 0, model, state.value)

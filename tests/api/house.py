@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -19,10 +20,13 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from router.api.application import build
 from router.api.auth import hash_key
+from router.api.key_cache import KeyCache
 from router.api.services import ReloadResult, Services
 from router.events import Bus
+from router.fetch import FetchAllow, refusal_of
 from router.flow import life
 from router.geometry import Sizes
+from router.outbox import Try, TryResult
 from router.outcome import Billed, Fail, FailureKind, fail
 from router.policy.rules import (
     Breaker,
@@ -149,6 +153,7 @@ class House:
     store: MemoryStore
     vault: DictVault
     services: Services
+    exchanges: list[tuple[str, str, int, float]]  # route, method, status, seconds, as they are counted
 
     @property
     def url(self) -> str:
@@ -204,6 +209,7 @@ async def open_house(
         offload=_inline,
         adapter=lambda _slug: desk,
     )
+    exchanges: list[tuple[str, str, int, float]] = []
     running = await life.begin(world, Bus(), rules or ruleset(), replica=replica)
     services = Services(
         life=running,
@@ -213,15 +219,19 @@ async def open_house(
         admin_key_hash=hash_key(ADMIN_KEY, PEPPER),
         signing_secret=b"signing-secret-of-the-tests",
         pepper=PEPPER,
+        keys=KeyCache(kept, running.runtime.fleet.monotonic, running.runtime.limits.learn),
         metrics=_metrics,
         reload=_reload,
         check_config=lambda _text: ReloadResult("test", changed=False),
         config_info=lambda: {"hash": running.runtime.rules.hash},
         ready_checks=_ready,
-        on_http=lambda _route, _method, _code, _seconds: None,
+        on_http=lambda *counted: exchanges.append(counted),
+        judge_callback=partial(refusal_of, allow=FetchAllow()),
+        wake_deliverer=lambda: None,
+        test_webhook=_test_webhook,
     )
     async with TestClient(TestServer(build(services, **more))) as client:
-        yield House(client, desk, running, kept, vault, services)
+        yield House(client, desk, running, kept, vault, services, exchanges)
         desk.open.set()
         await running.end(5.0)
 
@@ -242,6 +252,12 @@ class _NoFetch:
 
 async def _inline(work: Any) -> Any:
     return work()
+
+
+async def _test_webhook(_tenant: str, url: str) -> Try:
+    """An endpoint that answers 204, unless its path says 500."""
+    status = 500 if url.endswith("/500") else 204
+    return Try(0, TryResult.DELIVERED if status < 300 else TryResult.REJECTED, status)
 
 
 async def _metrics() -> tuple[bytes, str]:

@@ -8,70 +8,25 @@ import aiohttp
 import pytest
 
 from router.flow.dispatch import sweep
-from router.geometry import Sizes
 from router.policy.rules import Defaults
-from router.provider import Abilities, Kind, Role
-from tests.api.house import ADMIN_KEY, PNG, FailureKind, failing, open_house, ruleset
-from tests.waiting import poll_until
-
-PIXAPI, EDITS, FILMS = "/v1/async/images/generations", "/v1/async/images/edits", "/v1/async/videos/generations"
-WORLDROUTER = "/v1/images/generation_tasks"
-DIEYUYUN = "/v1/images/generations"
-BODY = {"model": "cat", "prompt": "a cat", "size": "1024x1024"}
-URI = "data:image/png;base64," + base64.b64encode(PNG).decode()
-ABLE = Abilities(
-    kinds=frozenset({Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT, Kind.VIDEO_GENERATION, Kind.CHAT_COMPLETION}),
-    fields=frozenset({"prompt", "n", "size", "quality", "response_format", "user", "seconds", "output_format"}),
-    sizes=Sizes(named=frozenset({"auto", "1024x1024"})),
-    max_n=10,
-    max_images=2,
-    roles=frozenset({Role.MASK, Role.FIRST_FRAME}),
+from router.provider import Kind, Role
+from tests.api.aggregators import (
+    BODY,
+    DIEYUYUN,
+    EDITS,
+    FILMS,
+    PIXAPI,
+    URI,
+    WORLDROUTER,
+    able,
+    get,
+    over,
+    post,
+    rows,
+    submitted,
 )
-
-
-def able(**changes):
-    """The rules of a house whose targets make everything, a model for each family."""
-    rules = ruleset(**changes)
-    rule = rules.models["cat"].otherwise
-    rule = replace(rule, targets=tuple(replace(one, abilities=ABLE) for one in rule.targets))
-    models = {"cat": "image", "film": "video", "talk": "chat"}
-    return replace(
-        rules, models={name: replace(rules.models["cat"], name=name, family=family, otherwise=rule)
-                       for name, family in models.items()}
-    )  # fmt: skip
-
-
-async def post(house, path, body=None, **more):
-    reply = await house.client.post(path, json=body, **more)
-    return reply.status, await reply.json()
-
-
-async def get(house, path):
-    reply = await house.client.get(path)
-    return reply.status, await reply.json()
-
-
-async def rows(house):
-    """Every task that there is, natively."""
-    return (await get(house, "/v1/tasks"))[1]["data"]
-
-
-async def submitted(house, path, body=BODY):
-    status, task = await post(house, path, body)
-    assert status == 200, task
-    return task
-
-
-async def over(house, path):
-    """Read until the task has come to something."""
-
-    async def read():
-        status, body = await get(house, path)
-        live = status == 202 or body.get("status") in {"pending", "queued", "submitted", "running", "processing"}
-        return None if live or body.get("status") == "in_progress" else (status, body)
-
-    return await poll_until(read, "the task to end")
-
+from tests.api.house import ADMIN_KEY, PNG, FailureKind, failing, open_house
+from tests.waiting import poll_until
 
 # -- Pixapi -----------------------------------------------------------------------------------------------------------
 
@@ -220,106 +175,38 @@ async def test_a_cost_that_nobody_knows_is_null():
         assert (failed["status"], failed["credits_cost"], failed["error"]["code"]) == ("failed", None, 504)
 
 
-# -- WorldRouter ------------------------------------------------------------------------------------------------------
-
-
-async def test_a_worldrouter_client_submits_polls_and_gets_its_pictures():
-    async with open_house(able()) as house:
-        asked = {**BODY, "n": 2, "quality": "low", "output_format": "jpg", "response_format": "url", "user": "u"}
-        task = await submitted(house, WORLDROUTER, asked)
-        _status, done = await over(house, f"{WORLDROUTER}/{task['id']}")
-
-        assert task["id"] == task["task_id"]
-        assert task["id"].startswith("imgtask_")
-        assert task["created_at"].endswith("+00:00")
-        assert (done["status"], len(done["data"])) == ("completed", 2)
-        assert done["usage"] == {"input_tokens": 10, "output_tokens": 100, "total_tokens": 110}
-        assert house.desk.jobs[0].input["output_format"] == "jpeg"
-
-
+@pytest.mark.parametrize("path", [PIXAPI, EDITS, FILMS, WORLDROUTER])
 @pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"prompt": "x"}, "model"),
-        ({"model": None, "prompt": "x"}, "model"),
-        ({"model": "cat"}, "prompt"),
-        ({"model": "cat", "prompt": " "}, "prompt"),
-        ({**BODY, "response_format": "b64_json"}, "response_format"),
-        ({**BODY, "response_format": 1}, "response_format"),
-        ({**BODY, "priority": "asap"}, "priority"),
-    ],
+    ("body", "status"),
+    [(b'{"n": NaN}', 400), (b"[]", 400), (b"\xff", 400), (b'{"a": ' + b"[" * 80 + b"]" * 80 + b"}", 400), (b"", 400)],
+    ids=["NaN", "a list", "no text", "deep", "nothing"],
 )
-async def test_worldrouter_refuses_only_what_it_says_it_refuses(body, param):
+async def test_a_body_that_is_no_request_is_refused_in_the_form_of_its_surface(path, body, status):
     async with open_house(able()) as house:
-        status, answer = await post(house, WORLDROUTER, body)
+        reply = await house.client.post(path, data=body, headers={"Content-Type": "application/json"})
+        error = (await reply.json())["error"]
 
-        assert (status, answer["error"]["param"], answer["error"]["type"]) == (400, param, "invalid_request_error")
+        assert (reply.status, reply.headers["X-Error-Type"]) == (status, "invalid_request")
+        assert error["code"] == (status if "async" in path else "invalid_json")
         assert await rows(house) == []
 
 
-@pytest.mark.parametrize(
-    "odd",
-    [
-        {"size": "big"},
-        {"size": "640x480"},
-        {"size": 7},
-        {"quality": "ultra"},
-        {"quality": ["low"]},
-        {"n": "two"},
-        {"n": -1},
-        {"n": True},
-        {"style": "loud"},
-        {"background": "transparent"},
-        {"moderation": 1},
-        {"output_compression": 101},
-        {"output_format": "tiff"},
-        {"user": {"id": 1}},
-        {"image": "x"},
-        {"async": 1},
-        {"stream": True},
-        {"generationConfig": {"imageConfig": {}}},
-    ],
-    ids=str,
-)
-async def test_what_worldrouter_cannot_use_is_ignored(odd):
+@pytest.mark.parametrize("path", [PIXAPI, WORLDROUTER])
+async def test_an_idempotency_key_of_300_characters_is_refused_by_name(path):
     async with open_house(able()) as house:
-        task = await submitted(house, WORLDROUTER, {"model": "cat", "prompt": "a cat", **odd})
-        _status, done = await over(house, f"{WORLDROUTER}/{task['id']}")
+        status, answer = await post(house, path, BODY, headers={"Idempotency-Key": "k" * 300})
 
-        assert done["status"] == "completed"
-        assert set(house.desk.jobs[0].input) <= {"prompt"}
-        assert house.desk.jobs[0].n == 1
+        assert status == 400
+        assert "Idempotency-Key" in answer["error"]["message"]
 
 
-async def test_worldrouter_caps_the_number_of_pictures():
+@pytest.mark.parametrize("parts", [b"--x\r\nbroken", b""], ids=["cut", "empty"])
+async def test_a_broken_form_of_pixapi_is_refused_in_its_form(parts):
     async with open_house(able()) as house:
-        task = await submitted(house, WORLDROUTER, {**BODY, "n": 5_000})
-        _status, done = await over(house, f"{WORLDROUTER}/{task['id']}")
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        reply = await house.client.post(EDITS, data=parts, headers=headers)
 
-        assert len(done["data"]) == 10
-
-
-async def test_worldrouter_lists_nothing():
-    async with open_house(able()) as house:
-        await submitted(house, WORLDROUTER)
-
-        assert (await house.client.get(WORLDROUTER)).status == 405
-        assert (await house.client.get(f"{WORLDROUTER}/")).status in {404, 405}
-
-
-async def test_a_failed_and_an_expired_task_of_worldrouter_have_an_error_object():
-    async with open_house(able()) as house:
-        house.desk.answers = [failing(FailureKind.BAD_REQUEST)]
-        task = await submitted(house, WORLDROUTER)
-        _status, failed = await over(house, f"{WORLDROUTER}/{task['id']}")
-        house.desk.open.clear()
-        other = await submitted(house, WORLDROUTER)
-        await post(house, f"/v1/tasks/{other['id']}/cancel")
-        _status, cancelled = await get(house, f"{WORLDROUTER}/{other['id']}")
-
-        assert (failed["status"], failed["error"]["code"]) == ("failed", "invalid_request")
-        assert {"message", "type", "param", "code"} <= set(failed["error"])
-        assert (cancelled["status"], cancelled["error"]["code"]) == ("failed", "cancelled")
+        assert (reply.status, (await reply.json())["error"]["code"]) == (400, 400)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------

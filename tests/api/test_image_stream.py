@@ -266,6 +266,21 @@ async def test_a_key_gives_the_same_pictures_again_streamed_or_not():
         assert len(house.desk.streamed) == 1
 
 
+async def test_what_breaks_on_our_side_after_the_first_byte_is_an_event_too():
+    complaints = []
+    async with open_studio(Pace(silent_s=0.01)) as house:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
+        reply = await house.client.post(ROUTE, json=CAT)
+        events = events_of(reply)
+        assert await anext(events) is None
+        house.vault.read = None  # whatever it is that breaks
+        house.desk.say(done())
+        told = [event async for event in events if event is not None]
+
+        assert [event["error"]["error_type"] for event in told] == ["internal_error"]
+        assert complaints == [f"the stream of {reply.headers['X-Task-Id']} failed"]
+
+
 async def test_a_stream_that_has_been_held_for_too_long_ends_with_an_error_and_its_task_goes_on():
     async with open_studio(Pace(silent_s=0.01, held_s=0.05)) as house:
         reply = await house.client.post(ROUTE, json=CAT)

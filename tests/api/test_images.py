@@ -96,7 +96,6 @@ async def test_the_unmodified_sdk_gets_pictures_models_and_its_own_exceptions():
         ({"provider": {"orders": []}}, "provider.orders"),
         ({"provider": {"sort": "latency"}}, "provider.sort"),
         ({"provider": {"max_price": {"task": "cheap"}}}, "provider.max_price.task"),
-        ({"callback_url": "https://example.invalid"}, "callback_url"),
         ({"stream": "yes"}, "stream"),
         ({"stream": True, "async": True}, "stream"),
         ({"async": "yes"}, "async"),

@@ -1,5 +1,6 @@
 """Forms: what the fields of one become, where its files go, and every way in which one can be wrong."""
 
+import asyncio
 import base64
 import gzip
 import io
@@ -8,11 +9,13 @@ import zlib
 
 import pytest
 
+from router.api.form_data import FormReader
 from router.flow import uploads
 from router.persistence import Search, Unavailable
 from router.store.memory import MemoryStore
 from tests.api.house import PNG, Desk, open_house
 from tests.api.test_input_files import editing
+from tests.waiting import poll_until
 
 ROUTE = "/v1/images/edits"
 BOUNDARY = "a-boundary-of-the-tests"
@@ -125,19 +128,25 @@ async def test_extras_are_read_from_brackets_and_from_json_in_a_part():
         assert (row.task.metadata, row.task.provider, row.task.priority.word) == ({"order": "7"}, "two", "low")
 
 
-async def test_a_part_may_come_in_the_smallest_pieces():
-    body = form(part("prompt", "a hat"), picture(content=PNG + b"\r\n--" + BOUNDARY[:-1].encode()))
+class Dripping:
+    """A body that arrives in pieces of one size."""
 
-    async def drip():
-        for at in range(0, len(body), 3):
-            yield body[at : at + 3]
+    def __init__(self, body, size):
+        self.pieces = [body[at : at + size] for at in range(0, len(body), size)]
 
-    async with open_house(taking()) as house:
-        status, reply = await post(house, drip())
+    async def readany(self):
+        return self.pieces.pop(0) if self.pieces else b""
 
-        assert status == 200, reply
-        assert house.vault.objects[house.desk.jobs[0].files[0].key].startswith(PNG)
-        assert house.desk.jobs[0].files[0].size == len(PNG) + len(BOUNDARY) + 3
+
+@pytest.mark.parametrize("size", [*range(1, 40), 10_000])
+async def test_a_form_is_the_same_in_pieces_of_every_size(size):
+    nearly = PNG + b"\r\n--" + BOUNDARY[:-1].encode() + b"\r\n"
+    body = b"a preamble\r\n" + form(part("prompt", ""), picture(content=nearly)) + b"an epilogue"
+    reader, read = FormReader(Dripping(body, size), BOUNDARY.encode()), []
+    while (head := await reader.head()) is not None:
+        read.append((head.name, head.filename, b"".join([piece async for piece in reader.body()])))
+
+    assert read == [("prompt", None, b""), ("image", "a.png", nearly)]
 
 
 async def test_a_picture_that_would_unfold_into_gigabytes_is_bytes_like_any_other():
@@ -310,3 +319,38 @@ async def test_files_stay_marked_where_nobody_knows_whether_the_row_was_written(
         marks = await house.vault.listed()
         assert len(marks) == 2
         assert [len([key for key in house.vault.objects if mark[8:] in key]) for mark in marks] == [2, 2]
+
+
+async def test_a_native_task_may_bring_its_files_in_a_form():
+    fields = {"kind": "image.edit", "input[prompt]": "42", "input[n]": "1", "metadata[order]": "7"}
+    parts = [part(name, value) for name, value in fields.items()]
+    async with open_house(taking()) as house:
+        status, task = await post(house, form(*parts, picture("image[]"), picture("input[mask]")), route="/v1/tasks")
+
+        assert status == 202, task
+        assert (task["input"]["prompt"], task["input"]["n"], task["metadata"]) == ("42", 1, {"order": "7"})
+        assert [row["role"] for row in task["input"]["files"]] == ["image", "mask"]
+
+
+async def test_a_native_form_may_write_its_input_as_json():
+    parts = (part("kind", "image.edit"), part("input", '{"prompt": "a hat"}'), picture())
+    async with open_house(taking()) as house:
+        status, task = await post(house, form(*parts), route="/v1/tasks")
+
+        assert (status, task["input"]["prompt"]) == (202, "a hat")
+
+
+async def test_a_caller_that_hangs_up_in_the_middle_of_a_file_leaves_nothing():
+    complaints = []
+    async with open_house(taking()) as house:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        reader, writer = await asyncio.open_connection(house.client.host, house.client.port)
+        head = f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+        writer.write(head.encode() + b"Content-Length: 100000\r\n\r\n" + form(*GOOD, end=False)[:-9])
+        await writer.drain()
+        await poll_until(lambda: house.vault.objects, "the mark of the upload")
+        writer.close()
+        await poll_until(lambda: not house.vault.objects, "the upload to be removed")
+
+        assert (complaints, await rows_of(house)) == ([], ())
+        await reader.read()

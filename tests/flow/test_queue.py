@@ -110,6 +110,31 @@ def test_a_blocked_tenant_is_passed_over_and_gets_its_turns_not_back(queue, cloc
     assert queue.pop(clock.now, ALL_LANES, {"a", "b"}) is None
 
 
+def test_a_blocked_key_is_passed_over_and_its_tenant_keeps_its_turns(queue, clock):
+    for n in range(50):
+        queue.push(Entry(f"limited{n}", "a", NORMAL, n, key_id="limited"))
+        queue.push(Entry(f"free{n}", "a", NORMAL, 100 + n, key_id="free"))
+        queue.push(Entry(f"other{n}", "b", NORMAL, 200 + n))
+
+    taken = [queue.pop(clock.now, ALL_LANES, (), {"limited"}) for _ in range(20)]
+    assert Counter(one.tenant for one in taken) == {"a": 10, "b": 10}
+    assert {one.key_id for one in taken if one.tenant == "a"} == {"free"}
+    assert queue.pop(clock.now, ALL_LANES, {"b"}, {"limited", "free"}) is None
+    assert queue.pop(clock.now, ALL_LANES).task_id == "limited0"
+
+
+def test_a_class_of_blocked_keys_does_not_rise(queue, clock):
+    queue.push(Entry("old", "t", LOW, 0, key_id="limited"))
+    clock.now += 1_000
+    queue.push(Entry("new", "t", LOW, 1, key_id="free"))
+    queue.push(Entry("urgent", "t", URGENT, 2))
+
+    taken = []
+    while (one := queue.pop(clock.now, ALL_LANES, (), {"limited"})) is not None:
+        taken.append(one.task_id)
+    assert taken == ["urgent", "new"]
+
+
 def test_a_class_of_blocked_tenants_does_not_rise(queue, clock):
     queue.push(entry("old", "blocked", LOW))
     clock.now += 500
@@ -359,6 +384,21 @@ def test_the_oldest_and_the_depths_count_those_before_their_time_too(queue):
     queue.remove("c")
     queue.remove("b")
     assert queue.oldest() == 7
+
+
+def test_a_wait_is_told_from_the_pace_of_the_own_lane(queue, clock):
+    for n in range(30):
+        queue.push(entry(f"a{n:02}", created_at=n), lane="alpha")
+        queue.push(entry(f"b{n:02}", created_at=n), lane="beta")
+    for _ in range(20):
+        clock.now += 2.0
+        queue.pop(clock.now, ["alpha"])
+    assert queue.wait_s("a29") is None  # twenty have left, with nineteen gaps between them
+    clock.now += 2.0
+    queue.pop(clock.now, ["alpha"])
+
+    assert [queue.wait_s(task_id) for task_id in ("a21", "a29")] == [2.0, 18.0]
+    assert [queue.wait_s(task_id) for task_id in ("a00", "b29")] == [None, None]
 
 
 def test_a_position_counts_those_ahead_in_better_classes_in_the_share_and_in_between(queue, clock):

@@ -14,6 +14,14 @@ from tests.flow.ticking import ALL_LANES, Clock
 
 PRIORITIES = tuple(Priority)
 BLOCKED = ((), (), (), ("a",), ("b", "c"))
+KEYS = ("1", "2", None)
+BLOCKED_KEYS = ((), (), ("a1",), ("a1", "a2"), ("a1", "b1", "b2", "c2"))
+
+
+def key_of(tenant, dice):
+    """A key of a tenant, sometimes none."""
+    number = dice.choice(KEYS)
+    return number and f"{tenant}{number}"
 
 
 class Model:
@@ -76,9 +84,10 @@ class Model:
         for one in sorted(due, key=lambda one: (one["since"], self.inside.index(one))):
             self.enter(one)
 
-    def pop(self, now, lanes, blocked):
+    def pop(self, now, lanes, blocked, keys):
         self.mature(now)
         free = [one for one in self.runnable() if one["lane"] in lanes and one["entry"].tenant not in blocked]
+        free = [one for one in free if one["entry"].key_id not in keys]
         offers = []
         for lane in {one["lane"] for one in free}:
             levels = []
@@ -132,9 +141,9 @@ class Pair:
         kept = self.queue.push(new, lane=lane, not_before_s=delay)
         assert kept == self.model.push(new, lane, delay, self.clock.now, since)
 
-    def pop(self, lanes, blocked):
-        expected = self.model.pop(self.clock.now, lanes, blocked)
-        found = self.queue.pop(self.clock.now, lanes, blocked)
+    def pop(self, lanes, blocked, keys=()):
+        expected = self.model.pop(self.clock.now, lanes, blocked, keys)
+        found = self.queue.pop(self.clock.now, lanes, blocked, keys)
         if expected is None:
             assert found is None
             return
@@ -181,10 +190,11 @@ def test_a_long_random_walk_finds_queue_and_model_at_one(window, spread):
             for _ in range(dice.randint(0, 3 if is_filling else 1)):
                 lane, delay = dice.choice(ALL_LANES), dice.choice([None, None, 0.0, 5.0, 80.0])
                 name = f"task_{dice.randrange(90):02}"
-                pair.push(Entry(name, dice.choice("aabc"), dice.choice(PRIORITIES), dice.randrange(6)), lane, delay)
+                tenant, priority, created_at = dice.choice("aabc"), dice.choice(PRIORITIES), dice.randrange(6)
+                pair.push(Entry(name, tenant, priority, created_at, key_id=key_of(tenant, dice)), lane, delay)
             for _ in range(dice.randint(0, 1 if is_filling else 3)):
                 lanes = ALL_LANES if dice.random() < 0.7 else {dice.choice(ALL_LANES)}
-                pair.pop(lanes, dice.choice(BLOCKED))
+                pair.pop(lanes, dice.choice(BLOCKED), dice.choice(BLOCKED_KEYS))
             if dice.random() < 0.1:
                 pair.remove(f"task_{dice.randrange(90):02}")
             if dice.random() < 0.02:
@@ -211,16 +221,22 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         new=st.builds(Entry, ids, tenants, st.sampled_from(Priority), st.integers(0, 5)),
+        key=st.sampled_from(KEYS),
         lane=lanes,
         delay=st.sampled_from([None, None, None, 0.0, 5.0, 80.0]),
     )
-    def push(self, new, lane, delay):
-        self.pair.push(new, lane, delay)
+    def push(self, new, key, lane, delay):
+        self.pair.push(replace(new, key_id=key and new.tenant + key), lane, delay)
 
-    @rule(lanes=st.sets(lanes, min_size=1), blocked=st.sets(tenants, max_size=2), times=st.integers(1, 6))
-    def pop(self, lanes, blocked, times):
+    @rule(
+        lanes=st.sets(lanes, min_size=1),
+        blocked=st.sets(tenants, max_size=2),
+        keys=st.sampled_from(BLOCKED_KEYS),
+        times=st.integers(1, 6),
+    )
+    def pop(self, lanes, blocked, keys, times):
         for _ in range(times):
-            self.pair.pop(lanes, blocked)
+            self.pair.pop(lanes, blocked, keys)
 
     @rule(task_id=ids)
     def remove(self, task_id):

@@ -27,7 +27,7 @@ from tests.policy.routing_files import ADAPTERS, SMALL, read, rules_of, with_key
 
 USD = 1_000_000_000
 
-# Contract section 6 as it stands there, without the keys that this version refuses (canary, webhook_secrets).
+# Contract section 6 as it stands there, without the key that this version refuses (canary).
 CONTRACT = """\
 version: 1
 timezone: UTC                    # of budget windows
@@ -57,7 +57,7 @@ budgets:                         # scope tenant | key | provider | model | all; 
   - {scope: tenant, match: "*", window: day, limit: 20}
   - {scope: provider, match: openai, window: month, limit: 500}
 tenants:
-  studio: {weight: 3, max_concurrency: 20, rate_limit: 100/1m, models: [gpt-image-2, veo-3]}
+  studio: {weight: 3, max_concurrency: 20, rate_limit: 100/1m, models: [gpt-image-2, veo-3], webhook_secrets: ["${STUDIO_WEBHOOK_SECRET}"]}
 """  # noqa: E501 - a quotation
 CATALOGUE = """\
 version: 1

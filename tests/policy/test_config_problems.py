@@ -217,9 +217,21 @@ PROBLEMS = {
         with_key("tenants: {studio: {models: []}}"),
         "11:tenants.studio.models: must not be empty",
     ),
-    "a webhook secret": (
-        with_key('tenants: {studio: {webhook_secrets: ["${HOOK}"]}}'),
-        "11:tenants.studio.webhook_secrets: not available in this version",
+    "a webhook secret that is none": (
+        with_key("tenants: {studio: {webhook_secrets: [c2hvcnQ=]}}"),
+        "11:tenants.studio.webhook_secrets[0]: must be whsec_ followed by base64 of 24 to 64 bytes",
+    ),
+    "an empty webhook secret": (
+        with_key("tenants: {studio: {webhook_secrets: [whsec_]}}"),
+        "11:tenants.studio.webhook_secrets[0]: must be whsec_ followed by base64 of 24 to 64 bytes",
+    ),
+    "a webhook secret of all tenants": (
+        with_key('tenants: {"*": {webhook_secrets: ["${HOOK}"]}}'),
+        "11:tenants.*.webhook_secrets: a secret belongs to one tenant: name it",
+    ),
+    "a third webhook secret": (
+        with_key('tenants: {studio: {webhook_secrets: ["${A}", "${B}", "${C}"]}}'),
+        "11:tenants.studio.webhook_secrets: has more than 2 entries",
     ),
 }
 
@@ -236,7 +248,7 @@ def test_a_reference_outside_secrets_and_addresses_is_a_problem_and_not_a_text()
 
     assert problem == (
         "routing.yaml:12:models.picture.rules[0].when.metadata.team: "
-        "${NAME} is read in api_key, api_keys, base_url, webhook_secret, webhook_keys_url only"
+        "${NAME} is read in api_key, api_keys, base_url, webhook_secret, webhook_keys_url, webhook_secrets only"
     )
 
 

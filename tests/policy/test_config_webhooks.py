@@ -65,3 +65,42 @@ def test_an_unset_or_empty_secret_is_a_warning_and_no_webhook_is_asked_for(envir
 
     assert loaded.ruleset.providers["other"].webhook is None
     assert any("webhooks are not asked for" in str(one) for one in loaded.warnings)
+
+
+# -- webhooks that we send --------------------------------------------------------------------------------------------
+
+OLD = "whsec_" + "b2xk" * 8
+NEW = "whsec_" + "bmV3" * 8
+
+
+def read_tenants(tenants, environ):
+    text, environ = f"{SMALL}tenants: {{{tenants}}}\n", {**ENVIRON, **environ}
+    return load(
+        text, source="routing.yaml", environ=environ, read_secret=absent, adapter=SIGNED.get, catalogue=""
+    )  # fmt: skip
+
+
+def test_a_tenant_has_two_secrets_while_one_replaces_the_other():
+    loaded = read_tenants('a: {webhook_secrets: ["${OLD}", "${NEW}"]}, b: {}', {"OLD": OLD, "NEW": NEW})
+
+    assert loaded.problems == ()
+    assert loaded.ruleset.tenants["a"].webhook_secrets == (OLD, NEW)
+    assert loaded.ruleset.tenants["b"].webhook_secrets == ()
+    assert "b2xk" not in repr(loaded)
+
+
+def test_a_secret_that_is_not_set_is_not_signed_with_and_warned_of():
+    loaded = read_tenants('a: {webhook_secrets: ["${OLD}", "${NEW}"]}', {"NEW": NEW})
+
+    assert loaded.problems == ()
+    assert loaded.ruleset.tenants["a"].webhook_secrets == (NEW,)
+    [warning] = [str(one) for one in loaded.warnings if "webhook" in str(one)]
+    assert "tenants.a.webhook_secrets[0]: the variable OLD is not set" in warning
+
+
+def test_a_secret_in_the_file_itself_is_warned_of_without_repeating_it():
+    loaded = read_tenants(f"a: {{webhook_secrets: [{NEW}]}}", {})
+
+    [warning] = [str(one) for one in loaded.warnings if "webhook" in str(one)]
+    assert "stands in the file" in warning
+    assert NEW not in warning

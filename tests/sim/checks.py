@@ -1,7 +1,7 @@
 """The invariants, judged from outside: events as they happen, providers' books, the store's rows and ledger at the end.
 
-Each check names the invariant of the design that it holds (I1 to I9, I20). A violation is a line of text; the run fails
-with all of them. Checks read the store through `audit`, which sees exactly what a restart would see.
+Each check names the invariant of the design that it holds (I1 to I9, I14, I20, I25). A violation is a line of text; the
+run fails with all of them. Checks read the store through `audit`, which sees exactly what a restart would see.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from router.events import (
     Event,
     TaskEnded,
 )
+from router.outbox import TERMINAL_TYPES, WebhookSearch
 from router.outcome import SUCCEEDED, Billed, FailureKind
 from router.persistence import Store, TaskView
 from router.policy.rules import RetryUnknown, Ruleset
@@ -165,6 +166,7 @@ class Judge:
             view = self.row(task_id)
             if view is not None:
                 self._check_end(view)
+                self._check_webhooks(view)
                 self._check_bill(view)
                 self._check_ledger(view)
         self._check_balances()
@@ -189,6 +191,16 @@ class Judge:
                 self.blame("I25 parts", f"{view.task.id} says {view.task.warnings} of {len(made)} images")
             if len({output.key for output in view.task.output}) != len(view.task.output):
                 self.blame("I25 parts", f"{view.task.id} has an output twice")
+
+    def _check_webhooks(self, view: TaskView) -> None:
+        """Promise 7: a row of the outbox for the ending of each task that asked for it, and no other ending told."""
+        rows = run_now(self.audit.webhooks(WebhookSearch(task_id=view.task.id, limit=1000)))
+        told = [row.type for row in rows if row.type in TERMINAL_TYPES]
+        lost_output = view.task.state is State.EXPIRED and view.task.error is None
+        word = State.SUCCEEDED if lost_output else view.task.state
+        owed = [f"task.{word}"] if view.task.is_terminal and view.task.callback_url is not None else []
+        if told != owed:
+            self.blame("I14 webhook", f"{view.task.id} is {view.task.state} and owes {owed}, its rows say {told}")
 
     def _count_images(self, view: TaskView, attempts: Sequence[Attempt]) -> Counter[int]:
         """How many of these attempts make each image."""

@@ -21,6 +21,7 @@ from router.flow import life
 from router.flow.draft import Accepted, Draft
 from router.flow.life import Life
 from router.flow.replicas import LEASE_S
+from router.outbox import TERMINAL_TYPES
 from router.persistence import Cancelled, Unavailable
 from router.provider import Broken, Kind, Reply, Request
 from router.store.memory import MemoryStore
@@ -295,6 +296,8 @@ class Pair(Simulation):
                 request_id=f"burst_{number}",
                 model="never",
                 priority=Priority.NORMAL,
+                callback_url="https://hook.example/tasks",
+                callback_events=TERMINAL_TYPES,
             )
             self._spawn(self._submit_draft(target, draft))
 

@@ -31,6 +31,7 @@ from router.flow import life
 from router.flow.draft import Accepted, Draft
 from router.flow.fleet import Fleet
 from router.flow.life import Life
+from router.outbox import CALLBACK_TYPES, TERMINAL_TYPES
 from router.outcome import FailureKind
 from router.persistence import Cancelled, Store, TooLate, Unavailable
 from router.policy.rules import RetryUnknown
@@ -291,6 +292,8 @@ class Simulation:
             idempotency_key=action.key,
             start_within_s=action.start_within_s,
             timeout_s=action.timeout_s,
+            callback_url="https://hook.example/tasks" if action.number % 4 else None,
+            callback_events=CALLBACK_TYPES if action.number % 2 else TERMINAL_TYPES,
         )
         for _turn in range(2 if action.key else 1):
             try:

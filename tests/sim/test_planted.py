@@ -1,4 +1,4 @@
-"""Ten faulty doubles, each handed in where `World` or a store is made; the check that must catch it is named.
+"""Eleven faulty doubles, each handed in where `World` or a store is made; the check that must catch it is named.
 
 The simulator is only worth its verdicts if it condemns what is wrong: every double breaks one guard of the design and
 the run of some seeds must blame exactly the check that guards it.
@@ -118,6 +118,17 @@ class PartForgotten(MemoryStore):
         return await super().close_attempt(task, replace(attempt, output=()), move)
 
 
+class WebhookForgotten(MemoryStore):
+    """Cancels without writing the webhook that is owed."""
+
+    async def cancel(self, tenant, task_id, move):
+        known = set(self._webhooks)
+        answer = await super().cancel(tenant, task_id, move)
+        for webhook_id in set(self._webhooks) - known:
+            del self._webhooks[webhook_id]
+        return answer
+
+
 class TwoProbes(Fleet):
     """Forgets that the right to probe a half-open circuit has been given away."""
 
@@ -139,6 +150,7 @@ class TwoProbes(Fleet):
         (RetryAfterUnknown, "I5 paid again"),
         (TerminalOverwritten, "I2 one end"),
         (PartForgotten, "I25 parts"),
+        (WebhookForgotten, "I14 webhook"),
     ],
 )
 def test_a_faulty_store_is_caught_by_its_check(store, check):

@@ -22,6 +22,8 @@ from tests.sim.fleet import PNG, FakeAdapter, FakeProvider
 T = TypeVar("T")
 
 EPOCH_MS = 1_750_000_000_000
+# A start that one of these fails is no start, and whoever started it sees that.
+NEEDED_TO_START = frozenset({"register", "claim", "uncollected"})
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class LatentStore:
 
         async def delayed(*args: Any, **named: Any) -> Any:
             await asyncio.sleep(self._dice.random() * 0.02)
-            if self._outside.faulty and verb not in {"register", "claim"} and self._dice.random() < 0.01:
+            if self._outside.faulty and verb not in NEEDED_TO_START and self._dice.random() < 0.01:
                 raise Unavailable
             answer = await plain(*args, **named)
             await asyncio.sleep(self._dice.random() * 0.02)

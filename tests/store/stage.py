@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from router.outbox import webhook_of
 from router.outcome import Billed
 from router.persistence import Admitted, Demand, Opened, Owner
 from router.provider import Handle, Kind, Usage
@@ -13,6 +14,7 @@ from router.task import (
     Preferences,
     Priority,
     Task,
+    apply,
     cancelled,
     delivered,
     ended,
@@ -75,6 +77,12 @@ def an_attempt(task, **changes):
         estimate_nanos=4 * CENT,
     )
     return replace(plain, **changes)
+
+
+def a_webhook(number=1, **changes):
+    """A webhook as its taker knows it; no store has it."""
+    task = a_task(number, callback_url="https://hook.example/a", callback_events=("task.running",))
+    return replace(webhook_of(task, apply(task, begin())), **changes)
 
 
 def demand(budget="tenant:acme", *, unit=4 * CENT, limit=100 * CENT, units=1, window=DAY):

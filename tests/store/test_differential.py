@@ -16,6 +16,12 @@ from random import Random
 import pytest
 
 from router.leases import CircuitNews, CircuitWord, Want
+from router.outbox import (
+    CALLBACK_TYPES,
+    TERMINAL_TYPES,
+    Webhook,
+    WebhookSearch,
+)
 from router.outcome import Billed
 from router.persistence import (
     ENDED_MAX,
@@ -49,30 +55,29 @@ from router.task import (
     went_on,
 )
 from tests.store import stage
+from tests.store.draws import ENDPOINTS, TENANTS, AreaDraws
 from tests.store.engines import open_postgres
 
 VERBS = int(os.environ.get("POINTSMAN_TEST_VERBS", "2000"))
 VERBS_MAX = 20 * VERBS
 TASKS_MAX = 24
-TENANTS = ("acme", "globex", "initech")
 REPLICAS = ("a", "b")
 POSTGRES_EVERY = 20
 PROVIDERS = ("fal", "openai")
 CIRCUITS = [(provider, provider, model) for provider in PROVIDERS for model in ("veo-3", "gpt-image-2")]
 PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"), ("provider:openai", "month")]
 
-READS = {
-    "view",
-    "search",
-    "alike",
-    "waiting",
-    "backlog",
-    "balances",
-    "ledger",
-    "halted",
-    "ended",
-    "spending",
+READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended", "spending"}
+READS |= {
+    "find_key",
+    "key",
+    "keys",
     "uncollected",
+    "webhooks",
+    "webhooks_due",
+    "is_disabled",
+    "versions",
+    "changed",
     "films",
 }
 MUST_BE_MET = {
@@ -85,12 +90,16 @@ MUST_BE_MET = {
     *("sweep yes", "sweep no", "forget yes", "forget no", "leave_uncollected no", "collect no"),
     *("erase Erased", "erase StillOut", "erase no"),
     *("leave yes", "relieve yes", "relieve no", "share yes", "share no", "exchange yes"),
-    *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError"),
+    *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError", "versions no"),
+    *("add_key yes", "add_key no", "revoke_key yes", "revoke_key no", "rotate_key yes", "rotate_key no"),
+    *("claim_webhooks yes", "claim_webhooks no", "close_try Webhook", "close_try no", "webhooks no"),
+    *("webhooks_due no", "is_disabled no", "renew_webhook Webhook", "renew_webhook no"),
+    *("enable_endpoint yes", "enable_endpoint no", "sweep_webhooks yes", "sweep_webhooks no"),
     *(f"{verb} yes" for verb in READS),
 }
 
 
-class Script:
+class Script(AreaDraws):
     """Draws the next verb from what has been seen."""
 
     def __init__(self, seed):
@@ -101,6 +110,9 @@ class Script:
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.owners: list[Owner] = [Owner("nobody", 99)]
         self.known: dict[str, str] = {}  # every id ever admitted -> tenant
+        self.key_ids, self.digests, self.secrets = ["key_none"], ["hash-none"], 0
+        self.webhooks_taken: list[Webhook] = []
+        self.webhooks_seen: list[Webhook] = []
 
     def draw(self):
         """Return the name of a verb and its arguments."""
@@ -111,8 +123,11 @@ class Script:
             *(["close_attempt"] * 7),
             *(["accept"] * 3),
             *("withdraw", "withdraw", "hear", "hear", "hear", "move", "move", "cancel", "cancel", "claim"),
-            *("register", "heartbeat", "keep", "ping", "sweep", "forget", "leave_uncollected", "collect", "erase"),
+            *("register", "heartbeat", "keep", "ping", "sweep", "erase", "forget", "leave_uncollected", "collect"),
+            *("add_key", "revoke_key", "rotate_key"),
             *("leave", "relieve", "share", "share", "exchange", "exchange", "lease_probe", "lease_probe"),
+            *("claim_webhooks", "claim_webhooks", "close_try", "close_try", "close_try", "renew_webhook"),
+            *("enable_endpoint", "sweep_webhooks"),
             *sorted(READS),
         ]
         verb = self.dice.choice(verbs)
@@ -228,6 +243,9 @@ class Script:
             input={"prompt": f"picture {self.dice.randrange(100)}"},
             owner=owner.replica,
             fence=owner.epoch,
+            callback_url=self.dice.choice([None, *ENDPOINTS]),
+            callback_events=self.dice.choice([TERMINAL_TYPES, CALLBACK_TYPES, ("task.failed",)]),
+            link_base=self.dice.choice([None, "https://images.example"]),
         )
         return task, self._demands([(f"tenant:{task.tenant}", "day"), ("all", "total")], self.dice.choice([1, 1, 2, 3]))
 
@@ -329,19 +347,6 @@ class Script:
     def ledger(self):
         return (self._id(),)
 
-    def spending(self):
-        return self.dice.choice(TENANTS), self.now - self.dice.randrange(2000), self.now
-
-    def leave_uncollected(self):
-        until = self.now + self.dice.randrange(1, 3000)
-        return self.dice.choice(TENANTS), f"digest-{self.dice.randrange(4)}", until, self.now
-
-    def collect(self):
-        return self.dice.choice(TENANTS), f"digest-{self.dice.randrange(4)}"
-
-    def uncollected(self):
-        return self.now, self.dice.choice([1, 3, 100])
-
     def keep(self):
         return f"name-{self.dice.randrange(3)}", f"value-{self.dice.randrange(100)}"
 
@@ -370,6 +375,10 @@ class Script:
             self.known[answer.task.id] = answer.task.tenant
         if isinstance(answer, Owner):
             self.owners.append(answer)
+        if verb == "claim_webhooks":
+            self.webhooks_taken = [*self.webhooks_taken, *answer][-30:]
+        if verb == "webhooks":
+            self.webhooks_seen = [*self.webhooks_seen, *answer][-100:]
         self.tasks = {view.task.id: view.task for view in views}
         self.attempts = {(one.task_id, one.n): one for view in views for one in view.attempts}
         if verb not in READS:
@@ -389,9 +398,8 @@ def name_of(verb, answer):
     """What kind of answer it was: the cell of `MUST_BE_MET`."""
     if isinstance(answer, tuple) and answer and isinstance(answer[0], type):
         return f"{verb} {answer[0].__name__}"
-    kinds = (
-        Admitted | Duplicate | OverBudget | Opened | Stale | Task | Attempt | Cancelled | TooLate | Erased | StillOut
-    )
+    kinds = Admitted | Duplicate | OverBudget | Opened | Stale | Task | Attempt | Cancelled | TooLate | Webhook
+    kinds |= Erased | StillOut
     if isinstance(answer, kinds):
         return f"{verb} {type(answer).__name__}"
     return f"{verb} {'no' if answer in (None, (), 0, False) and verb not in {'ping', 'leave'} else 'yes'}"
@@ -400,14 +408,16 @@ def name_of(verb, answer):
 async def snapshot_of(store, script):
     """Everything that the store holds: rows, money of the last tasks and all balances, and what waits for whom."""
     owners = script.owners[-2:]
-    pages, lines, waiting, counts, balances = await asyncio.gather(
+    pages, lines, waiting, counts, balances, keys, owed = await asyncio.gather(
         asyncio.gather(*(store.search(tenant, Search(limit=10_000)) for tenant in TENANTS)),
         asyncio.gather(*(store.ledger(task_id) for task_id in list(script.known)[-12:])),
         asyncio.gather(*(store.waiting(owner, 1000) for owner in owners)),
         asyncio.gather(*(store.backlog(owner) for owner in owners)),
         store.balances(PAIRS),
+        store.keys(None, None, 1000),
+        store.webhooks(WebhookSearch(limit=10_000)),
     )
-    return [view for page in pages for view in page], lines, waiting, counts, balances
+    return [view for page in pages for view in page], lines, waiting, counts, balances, keys, owed
 
 
 def check_sums(script, every_line, balances):

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from router.leases import CircuitNews, CircuitWord, Want
+from router.outbox import Room
 from router.outcome import Billed
 from router.persistence import Balance, Cancelled, Stale, TooLate
 from router.store import sql
@@ -41,6 +42,23 @@ from tests.waiting import poll_until
 ONE_DAY_MS = 86_400_000
 SILENT_MS = 10_000
 PLENTY = 10_000 * CENT
+
+
+# -- webhooks ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_webhook_that_two_stores_want_at_once_is_taken_by_one(pair):
+    asked = {"callback_url": "https://hook.example/x", "callback_events": ("task.succeeded",)}
+    for number in range(60):
+        await Cast(pair[0]).succeed(a_task(number, **asked))
+    room = Room(total=10, strangers=0, places={"hook.example:443": 10})
+
+    taken = []
+    while len(taken) < 60:
+        claims = (pair[turn % 2].claim_webhooks(turn, room, 30_000, LATER) for turn in range(4))
+        taken += [row.id for rows in await asyncio.gather(*claims) for row in rows]
+
+    assert len(set(taken)) == len(taken) == 60
 
 
 # -- money and keys ---------------------------------------------------------------------------------------------------

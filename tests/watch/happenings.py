@@ -17,6 +17,7 @@ from router.events import (
     DrainStarted,
     Event,
     FailedOver,
+    KeyChanged,
     LifeReplaced,
     QueueRefused,
     Recovered,
@@ -29,7 +30,9 @@ from router.events import (
     TasksTaken,
     TaskStarted,
     TaskSwept,
+    WebhookTried,
 )
+from router.outbox import Standing, Try, TryResult, Webhook
 from router.outcome import Billed
 from router.provider import Handle, Kind
 from router.task import Attempt, Priority, State, Task, accepted, ended
@@ -46,6 +49,9 @@ TASK = Task(
     route="/v1/images/generations",
     priority=Priority.HIGH,
     created_at=AT - 5_000,
+)
+WEBHOOK = Webhook(
+    f"msg_{'0' * 32}_3", "studio", TASK.id, "task.failed", "https://hook.example/in-the-path", "hook.example:443", AT
 )
 INTENT = Attempt(
     task_id=TASK.id,
@@ -90,7 +96,9 @@ ONE_OF_EACH: tuple[Event, ...] = (
     CallCut(AT, TASK, INTENT, 30_000_000),
     Recovered(AT, 1, 2, 3),
     LifeReplaced(AT, "a-replica", 3),
+    KeyChanged(AT, "key_1", "acme", "revoked", None),
     TasksTaken(AT, 4, silent=True),
+    WebhookTried(AT, WEBHOOK, Try(AT, TryResult.REJECTED, 500, "HTTP 500", 12), Standing.WAITING),
 )
 
 

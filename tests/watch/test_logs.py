@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
-from router.events import AttemptEnded
+from router.events import AttemptEnded, WebhookTried
+from router.outbox import Standing, Try, TryResult
 from router.watch.logs import BLOT, QUEUE_MAX, WRITE_AFTER_LINES, Foreign, Log, line_of
-from tests.watch.happenings import AT, FAILURE, ONE_OF_EACH, PROMPT, TASK, list_event_types
+from tests.watch.happenings import AT, FAILURE, ONE_OF_EACH, PROMPT, TASK, WEBHOOK, list_event_types
 
 
 def write(*acts, form="json", level="debug", secrets=()):
@@ -41,6 +42,24 @@ def test_the_line_of_an_attempt_names_task_attempt_and_provider():
     assert (said["level"], said["event"], said["at"]) == ("warning", "attempt.ended", "2026-11-20T12:00:00.000Z")
 
 
+@pytest.mark.parametrize(
+    ("standing", "level", "name"),
+    [
+        (Standing.DELIVERED, "info", "webhook.delivered"),
+        (Standing.WAITING, "warning", "webhook.failed"),
+        (Standing.FAILED, "error", "webhook.given_up"),
+        (Standing.DROPPED, "error", "webhook.dropped"),
+    ],
+)
+def test_the_line_of_a_webhook_names_the_host_and_never_the_url(standing, level, name):
+    [line] = write(lambda log: log.read(WebhookTried(AT, WEBHOOK, Try(AT, TryResult.REJECTED, 500), standing)))
+
+    said = json.loads(line)
+    assert (said["level"], said["event"], said["host"], said["try"]) == (level, name, "hook.example:443", 1)
+    assert (said["webhook"], said["task"], said["http_status"]) == (WEBHOOK.id, TASK.id, 500)
+    assert "in-the-path" not in line
+
+
 def test_lines_below_the_level_are_not_written():
     lines = write(*(lambda log, event=event: log.read(event) for event in ONE_OF_EACH), level="error")
 
@@ -60,6 +79,7 @@ def test_lines_below_the_level_are_not_written():
         "Authorization: Bearer abcdefghijklmnop",
         "pm_abcdefgh_abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst",
         "sk-proj-abcdefghijklmnop",
+        "whsec_abcdefghijklmnop+/=",
         "http://h/v1/files/task_1/0?exp=1&sig=1.AbCdEf-_gh",
         "postgresql://user:longpassword@host/db",
     ],

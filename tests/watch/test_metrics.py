@@ -5,13 +5,25 @@ from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.events import AttemptEnded, ConfigApplied, FailedOver, TaskAdmitted, TaskEnded
+from router.events import AttemptEnded, ConfigApplied, FailedOver, TaskAdmitted, TaskEnded, WebhookTried
+from router.outbox import DELIVERIES, Standing, Try, TryResult
 from router.outcome import Billed
 from router.policy.rules import Tenant
 from router.task import Priority, State, ended
 from router.watch.metrics import METRICS, Levels, Metrics
 from tests.policy.rulebook import rule, ruleset, target
-from tests.watch.happenings import AT, DONE, FAILED, FAILURE, INTENT, ONE_OF_EACH, SUCCESS, TASK, list_event_types
+from tests.watch.happenings import (
+    AT,
+    DONE,
+    FAILED,
+    FAILURE,
+    INTENT,
+    ONE_OF_EACH,
+    SUCCESS,
+    TASK,
+    WEBHOOK,
+    list_event_types,
+)
 
 RULES = replace(ruleset(rule(target("a"), target("b"))), tenants={"studio": Tenant("studio"), "*": Tenant("*")})
 
@@ -41,6 +53,19 @@ async def test_every_event_is_taken():
 
     assert {type(event) for event in ONE_OF_EACH} == list_event_types()
     assert (await samples(metrics))["pointsman_tasks_submitted_total", labels(model="m", surface="openai")] == 1
+
+
+async def test_each_try_of_a_webhook_counts_by_what_it_came_to_and_all_begin_at_zero():
+    metrics = make()
+    one = Try(AT, TryResult.TIMED_OUT)
+    for standing in (Standing.WAITING, Standing.WAITING, Standing.FAILED, Standing.DELIVERED):
+        metrics.read(WebhookTried(AT, WEBHOOK, one, standing))
+
+    seen = await samples(metrics)
+    counts = {
+        result: seen["pointsman_webhook_deliveries_total", labels(result=result)] for result in DELIVERIES.values()
+    }
+    assert counts == {"failed": 2, "given_up": 1, "delivered": 1, "dropped": 0}
 
 
 async def test_an_attempt_counts_its_outcome_its_bill_and_its_cost():

@@ -151,3 +151,42 @@ def test_the_sdks_repeat_of_a_form_attaches_to_the_first_and_is_charged_once(dae
 
     assert replies[0].data[0].b64_json == replies[1].data[0].b64_json
     assert billed(daemon) == before + 1
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["an edit", "a streamed edit"])
+def test_a_caller_whose_patience_ends_too_soon_collects_by_the_sdks_own_repeats_and_is_charged_once(daemon, streamed):
+    # Two seconds of work (the delays are scaled by 0.01), and a caller who waits for less than one.
+    daemon.upstream["openai"].set_faults([{"kind": "slow", "seconds": 200}])
+    before = billed(daemon)
+    with openai.OpenAI(api_key=daemon.key, base_url=daemon.base_url, timeout=0.9, max_retries=5) as client:
+        reply = client.images.edit(
+            model="gpt-image-2",
+            prompt=f"a slow hat {streamed}",
+            image=("a.png", io.BytesIO(PICTURE), "image/png"),
+            **({"stream": True} if streamed else {}),
+        )
+        pictures = [event.b64_json for event in reply] if streamed else [item.b64_json for item in reply.data]
+
+    assert len(pictures) == 1
+    assert billed(daemon) == before + 1
+
+
+def test_a_busy_provider_is_tried_again_behind_one_call_and_charged_once(sdk, daemon):
+    daemon.upstream["openai"].set_faults([{"kind": "overloaded", "first": 1, "retry_after_s": 0}])
+    before = billed(daemon)
+    reply = sdk.images.generate(model="gpt-image-2", prompt="a busy cat", size=SIZE)
+
+    assert read_size(reply.data[0].b64_json) == (1024, 1024)
+    assert billed(daemon) == before + 1
+
+
+def test_a_stream_that_fails_after_a_preview_raises_the_sdks_api_error(sdk, daemon):
+    daemon.upstream["openai"].set_faults([{"kind": "stream_error"}])
+    stream = sdk.images.generate(model="gpt-image-2", prompt="half a cat", size=SIZE, stream=True, partial_images=2)
+    told = []
+    with pytest.raises(openai.APIError) as caught:
+        told.extend(event.type for event in stream)
+
+    assert set(told) == {"image_generation.partial_image"}
+    assert caught.value.body["task_id"].startswith("task_")
+    assert caught.value.code == caught.value.body["code"]
