@@ -15,6 +15,7 @@ from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.outbox import Outbox
 from router.provider import Handle
 from router.relays import RelayStore
+from router.shelf import Shelf
 from router.task import Attempt, Move, State, Task
 from router.usage import UsageReads
 
@@ -168,7 +169,7 @@ class Unavailable(Exception):  # noqa: N818 - it is what the caller is told
     """The store cannot answer now (disk full, database away, closed). Nothing is known to have been written."""
 
 
-class Store(ChangeReads, KeyStore, Outbox, RelayStore, UsageReads, Protocol):
+class Store(ChangeReads, KeyStore, Outbox, RelayStore, Shelf, UsageReads, Protocol):
     """The truth about tasks. Writing verbs return only when their commit is durable; each is one transaction.
 
     Guards: a verb that takes a `Task` or an `Attempt` applies only if the row still has its `version` (tasks), `state`

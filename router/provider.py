@@ -174,7 +174,8 @@ class Job:
     input files in the caller's order. A target that makes fewer at a time than a task wants gets it in parts: `n` is
     then that of the part. `attempt_key` is unique to the task and part and stays the same when the same target is tried
     again: the idempotency key, where one is honoured. `callback_url` is where the upstream may wake us, None if it
-    shall not.
+    shall not. `remix_of` is the upstream's own name of the finished film to be made anew with another prompt, None
+    where none is; `input` then says how long and large that film was.
     """
 
     attempt_key: str
@@ -186,6 +187,7 @@ class Job:
     now: int
     files: tuple[Source, ...] = ()
     callback_url: str | None = None
+    remix_of: str | None = None
 
     def files_of(self, role: Role) -> tuple[Source, ...]:
         """The input files for one purpose."""
@@ -337,6 +339,7 @@ class Abilities:
     `fields` are the caller's fields that it takes; None means that every field is passed on as it came. `max_images` is
     how many reference images it takes (role `image`), `roles` which other files. `takes_urls`: it fetches a caller's
     URL itself; otherwise the router hands it the bytes. `seconds` are the lengths of film that it makes, None: any.
+    `remixes`: it makes a film of its own anew by its job's id (`Job.remix_of`).
     """
 
     kinds: frozenset[Kind]
@@ -347,6 +350,7 @@ class Abilities:
     roles: frozenset[Role] = frozenset()
     takes_urls: bool = False
     seconds: frozenset[int] | None = None
+    remixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

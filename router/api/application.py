@@ -25,6 +25,7 @@ from router.api import (
     stream,
     tasks,
     usage,
+    videos,
     webhooks,
     worldrouter,
 )
@@ -79,9 +80,11 @@ def build(
         add.add_post(worldrouter.ROUTE, worldrouter.create)
         add.add_get(worldrouter.ROUTE + "/{id}", worldrouter.read, allow_head=False)
         add.add_post(chat.ROUTE, chat.complete)
+        _add_films(add)
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)
+        add.add_delete("/v1/tasks/{id}", tasks.delete)
         app[stream.FOLLOWERS] = Followers(services, streams)
         app.on_shutdown.append(stream.close)
         add.add_get("/v1/tasks/{id}/events", stream.follow_task, allow_head=False)
@@ -114,6 +117,17 @@ def build(
         add.add_post("/admin/v1/keys/{id}/rotate", keys.rotate)
         add.add_post("/admin/v1/breakers/{provider}/{target}/{action}", operations.circuit)
     return app
+
+
+def _add_films(add: web.UrlDispatcher) -> None:
+    # What stands beside an id in the path comes before it.
+    add.add_post(videos.ROUTE, videos.create)
+    add.add_get(videos.ROUTE, videos.listing, allow_head=False)
+    add.add_post(videos.GENERATIONS, videos.generate)
+    add.add_get(videos.ROUTE + "/{id}", videos.read, allow_head=False)
+    add.add_delete(videos.ROUTE + "/{id}", videos.delete)
+    add.add_get(videos.ROUTE + "/{id}/content", videos.content)
+    add.add_post(videos.ROUTE + "/{id}/remix", videos.remix)
 
 
 @web.middleware

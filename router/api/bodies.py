@@ -19,6 +19,7 @@ from router.api import strict_json
 from router.api.errors import Refusal, invalid, not_yet
 from router.api.uploads import digests_of, take_files
 from router.flow.draft import Upload
+from router.flow.runtime import FILES, REMIX
 from router.geometry import parse_size
 from router.money import nanos_of
 from router.outbox import CALLBACK_TYPES, TERMINAL_TYPES
@@ -49,6 +50,8 @@ EXTRAS = frozenset(
         "model",
     }
 )
+RESERVED = frozenset({FILES, REMIX})
+"""What our own rows say in a task's input (which files are kept, which film is made anew): never a caller's word."""
 PRIORITIES = {priority.word: priority for priority in Priority}
 NO_PREFERENCES = Preferences()
 QUALITIES = ("auto", "low", "medium", "high", "xhigh", "max", "standard", "hd")
@@ -161,6 +164,8 @@ def read_submission(
     asynchronous, streams = _flag("async", said.get("async", False)), _flag("stream", said.get("stream", False))
     if streams and kind.family == "video":
         invalid("stream", "A film is not streamed; ask for its task, or follow its events.")
+    for name in RESERVED & fields.keys():
+        invalid(prefix + name, f"{name} is not a field of a request.")
     model = said.get("model")
     if model is not None and (not isinstance(model, str) or not 1 <= len(model) <= 200):
         invalid("model", "model must be a string of 1 to 200 characters.")

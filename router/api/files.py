@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from router.api import links
@@ -30,7 +32,12 @@ async def read(request: web.Request) -> web.StreamResponse:
         raise Refusal(
             Error("forbidden", "The link is not valid or has expired; read the task for a new one.", "forbidden")
         )
-    vault = services.world.vault
+    return await serve(request, key)
+
+
+async def serve(request: web.Request, key: str, more: Mapping[str, str] | None = None) -> web.StreamResponse:
+    """Answer with an object of the vault, whole or the range asked for; 404 when it is gone. `more`: headers."""
+    vault = request.app[SERVICES].world.vault
     try:
         size = await vault.size(key)
         head = await vault.read(key, 0, 4096)
@@ -40,7 +47,9 @@ async def read(request: web.Request) -> web.StreamResponse:
     content_type = media.content_type if media is not None else "application/octet-stream"
     span = _range_of(request, size)
     partial, (start, stop) = span is not None, span or (0, size)
-    response = web.StreamResponse(status=206 if partial else 200, headers=_headers(content_type, key))
+    response = web.StreamResponse(
+        status=206 if partial else 200, headers={**_headers(content_type, key), **(more or {})}
+    )
     response.headers["X-Request-Id"] = request_id_of(request)
     response.content_type = content_type
     response.content_length = stop - start

@@ -27,6 +27,7 @@ from router.flow.draft import Draft, Upload
 from router.flow.runtime import FILES, files_of
 from router.persistence import Cancelled, Search, TaskView, TooLate, Unavailable
 from router.provider import Kind
+from router.shelf import Erased, StillOut
 from router.task import Error, Priority, State
 
 ROUTE = "/v1/tasks"
@@ -196,6 +197,27 @@ async def retry(request: web.Request) -> web.StreamResponse:
         link_base=views.base_of(request),
     )
     return await submits.accepted_reply(request, await submits.submit(services, draft))
+
+
+async def delete(request: web.Request) -> web.StreamResponse:
+    """`DELETE /v1/tasks/{id}`: output and input of an ended task go at once; 409 for a live one."""
+    principal, task_id = await caller_of(request), views.task_id_of(request)
+    await erase(request, principal, task_id)
+    return json_reply(200, {"id": task_id, "object": "task.deleted", "deleted": True}, {"X-Task-Id": task_id})
+
+
+async def erase(request: web.Request, principal: Principal, task_id: str) -> None:
+    """Remove what an ended task of the caller has left, and whoever asks again meets the same; 404 or 409 else."""
+    match await request.app[SERVICES].life.intake.erase(principal.tenant, task_id):
+        case None:
+            raise no_such_task()
+        case StillOut(task):
+            message = f"The task is {task.state.value}; only an ended one can be deleted."
+            if task.is_terminal:
+                message = "The provider is still at work on this task; delete it when its last attempt has ended."
+            raise Refusal(Error("conflict", message, "conflict"), task_id=task.id)
+        case Erased():
+            return
 
 
 def no_such_task() -> Refusal:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from router.api import links
 from router.api.auth import SERVICES
-from router.api.dialects import dieyuyun, native, pixapi, worldrouter
+from router.api.dialects import dieyuyun, native, pixapi, videos, worldrouter
 from router.api.dialects.native import Sight
 from router.api.errors import Refusal, invalid
 from router.api.replies import SURFACE
@@ -26,6 +26,7 @@ RENDERERS: Mapping[tuple[str, str], Callable[[TaskView, Sight], dict[str, Any]]]
     ("pixapi", "image"): pixapi.render,
     ("pixapi", "video"): pixapi.render,
     ("worldrouter", "image"): worldrouter.render,
+    ("openai", "video"): videos.render,
 }
 """How each dialect shows each family of kinds; what is not here it cannot show. OpenAI has an object for films only."""
 DIALECTS = ("native", "dieyuyun", "pixapi", "worldrouter", "openai")

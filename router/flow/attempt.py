@@ -18,7 +18,7 @@ from router.events import AttemptAccepted, BytesStored, TaskProgressed
 from router.flow.fleet import Started
 from router.flow.previews import Preview
 from router.flow.rehost import Unfetchable, store_outputs
-from router.flow.runtime import FILES, STREAM, Live, Phase, Runtime, copy_folder, files_of, shape_of
+from router.flow.runtime import FILES, REMIX, STREAM, Live, Phase, Runtime, copy_folder, files_of, shape_of
 from router.outcome import SUCCEEDED, Billed, Fail, FailureKind, fail
 from router.persistence import Stale
 from router.policy import price
@@ -132,6 +132,8 @@ def take_up(
     body = {name: value for name, value in task.input.items() if fields is None or name in fields}
     body.pop(FILES, None)
     body.pop(STREAM, None)
+    body.pop(REMIX, None)
+    remix = task.input.get(REMIX)
     if "n" in body and attempt.count not in {0, body["n"]}:
         body["n"] = attempt.count
     job = Job(
@@ -144,6 +146,7 @@ def take_up(
         now=runtime.now(),
         files=files_of(task),
         callback_url=_callback_url(runtime, task, candidate.provider),
+        remix_of=None if remix is None else remix["remote_id"],
     )
     return Trial(
         attempt=attempt,

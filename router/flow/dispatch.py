@@ -15,11 +15,11 @@ from collections.abc import Collection, Coroutine
 from functools import partial
 from typing import Any
 
-from router.events import AttemptOpened, DrainStarted, Event, Recovered, TaskAdmitted, TaskSwept
+from router.events import AttemptOpened, DrainStarted, Event, Recovered, TaskAdmitted
 from router.flow import run, uploads
 from router.flow.intake import Depth
 from router.flow.queue import Entry
-from router.flow.runtime import Phase, Runtime, remove_files
+from router.flow.runtime import Phase, Runtime, clear_away
 from router.persistence import TaskView, Unavailable
 from router.task import Priority, State, Task
 
@@ -338,11 +338,7 @@ async def sweep(runtime: Runtime) -> int:
     while True:
         gone = await world.store.sweep(now, SWEEP_BATCH)
         for task in gone:
-            for output in task.output:
-                await world.vault.delete(output.key)
-            await remove_files(runtime, task)
-            if task.state is State.SUCCEEDED:
-                runtime.bus.emit(TaskSwept(now, task))
+            await clear_away(runtime, task, now)
         removed += len(gone)
         if len(gone) < SWEEP_BATCH:
             break

@@ -24,7 +24,7 @@ from router.events import (
 )
 from router.flow import uploads
 from router.flow.draft import Accepted, Draft, Folder, Refused
-from router.flow.runtime import Runtime, shape_of
+from router.flow.runtime import Runtime, clear_away, shape_of
 from router.flow.uncollected import Uncollected
 from router.flow.waiters import Waiters
 from router.keys import KeyLimits
@@ -36,6 +36,7 @@ from router.policy.pace import DrainRate
 from router.policy.price import quote
 from router.policy.route import Plan
 from router.policy.rules import Model, Provider, RetryUnknown, Rule, Shape
+from router.shelf import Erased, StillOut
 from router.task import Error, Priority, State, Task, cancelled, new_id
 from router.world import VaultFull
 
@@ -121,6 +122,14 @@ class Intake:
                 live.cancelled = True
                 live.wake.set()
             runtime.bus.emit(TaskEnded(runtime.now(), result.task, result.was))
+        return result
+
+    async def erase(self, tenant: str, task_id: str) -> Erased | StillOut | None:
+        """Remove input and output of an ended task at once, the bytes after the row that names them."""
+        runtime, now = self.runtime, self.runtime.now()
+        result = await runtime.world.store.erase(tenant, task_id, now)
+        if isinstance(result, Erased):
+            await clear_away(runtime, result.task, now)
         return result
 
     async def judge(self, draft: Draft) -> Error | None:

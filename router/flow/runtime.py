@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
-from router.events import Bus
+from router.events import Bus, TaskSwept
 from router.flow.fleet import Fleet
 from router.flow.limits import Limits
 from router.flow.previews import Previews
 from router.flow.queue import Entry, Queue
 from router.persistence import Owner, Unavailable
 from router.policy.prompt import count_prompt_chars, read_max_tokens
-from router.policy.rules import Ruleset, Shape
+from router.policy.rules import Origin, Ruleset, Shape
 from router.provider import Role, Source
-from router.task import Task
+from router.task import State, Task
 from router.world import World
 
 T = TypeVar("T")
@@ -35,6 +35,7 @@ STORE_RETRY_FIRST_S = 0.1
 STORE_RETRY_MAX_S = 5.0
 PROGRESS_KEPT = 20_000
 FILES = "files"  # the field of a task's input that lists its input files
+REMIX = "remix_of"  # the field that names the film to be made anew: task, provider, target, model, remote_id
 STREAM = "stream"  # the field that says that its caller wants to see the pictures come
 
 
@@ -177,6 +178,15 @@ async def remove_files(runtime: Runtime, task: Task) -> None:
         await runtime.world.vault.delete(source.key or f"{copy_folder(task, at)}/0")
 
 
+async def clear_away(runtime: Runtime, task: Task, now: int) -> None:
+    """Remove the bytes of a task whose row has just lost its input and output; `task`: as it was."""
+    for output in task.output:
+        await runtime.world.vault.delete(output.key)
+    await remove_files(runtime, task)
+    if task.state is State.SUCCEEDED:
+        runtime.bus.emit(TaskSwept(now, task))
+
+
 def copy_folder(task: Task, at: int) -> str:
     """Where the copy of an input file is kept that the task names by URL; it is the first output there."""
     return f"{task.id}/in/{at}"
@@ -185,7 +195,7 @@ def copy_folder(task: Task, at: int) -> str:
 def shape_of(task: Task) -> Shape:
     """See a task as routing and pricing see it; that it is streamed changes neither."""
     body = task.input
-    roles = [one.role for one in files_of(task)]
+    roles, remix = [one.role for one in files_of(task)], body.get(REMIX)
     size, quality, n, seconds, prompt = (body.get(name) for name in ("size", "quality", "n", "seconds", "prompt"))
     return Shape(
         kind=task.kind,
@@ -198,9 +208,10 @@ def shape_of(task: Task) -> Shape:
         priority=task.priority,
         surface=task.surface,
         metadata=task.metadata,
-        fields=frozenset(body) - {FILES, STREAM},
+        fields=frozenset(body) - {FILES, STREAM, REMIX},
         prompt_chars=len(prompt) if isinstance(prompt, str) else count_prompt_chars(body),
         images=roles.count(Role.IMAGE),
         roles=frozenset(roles) - {Role.IMAGE},
         max_tokens=read_max_tokens(body),
+        origin=None if remix is None else Origin(remix["provider"], remix["target"], remix["model"]),
     )

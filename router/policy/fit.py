@@ -33,9 +33,11 @@ FIELD_OF_ROLE = {
 class Reason(StrEnum):
     """Why a target is not a candidate, in the order in which it is asked."""
 
+    NOT_ORIGIN = "not_origin"
     NOT_IN_ONLY = "not_in_only"
     IGNORED = "ignored"
     KIND = "kind"
+    REMIX = "remix"
     SIZE = "size"
     SECONDS = "seconds"
     INPUT = "input"
@@ -77,7 +79,8 @@ def find_misfit(
     reason enough (promise 5). The credential is asked last: `no_credential` means that nothing else is in the way.
     """
     found = (
-        _find_unwanted(target, preferences)
+        _find_other_origin(target, shape)
+        or _find_unwanted(target, preferences)
         or _find_inability(target, shape, preferences)
         or _find_excess(target, price_nanos, shape, preferences, priced_only=priced_only)
     )
@@ -111,6 +114,14 @@ def is_named(target: Target, names: Iterable[str]) -> bool:
 # -- parts ----------------------------------------------------------------------------------------------------------
 
 
+def _find_other_origin(target: Target, shape: Shape) -> Exclusion | None:
+    if shape.origin is None or shape.origin.made_by(target):
+        return None
+    origin = shape.origin
+    told = f"only {origin.target} ({origin.model}), which made the film, could remix it"
+    return exclude(target, Reason.NOT_ORIGIN, told, "video_id")
+
+
 def _find_unwanted(target: Target, preferences: Preferences) -> Exclusion | None:
     if preferences.only and not is_named(target, preferences.only):
         return exclude(target, Reason.NOT_IN_ONLY, "the request's provider.only leaves it out", "provider.only")
@@ -124,6 +135,10 @@ def _find_inability(target: Target, shape: Shape, preferences: Preferences) -> E
     abilities, model = target.abilities, target.model
     if shape.kind not in abilities.kinds:
         return exclude(target, Reason.KIND, f"{model} does not do {shape.kind.value}", "model")
+    if shape.origin is not None:
+        # What the film was made with was decided then; only whether it can be made anew is asked.
+        told = f"{target.provider} has no remix for {model}"
+        return None if abilities.remixes else exclude(target, Reason.REMIX, told, "video_id")
     if shape.size is not None and shape.size != AUTO:
         takes_sizes = abilities.fields is None or "size" in abilities.fields
         if not takes_sizes or (abilities.sizes is not None and not abilities.sizes.fits(shape.size)):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -156,7 +157,7 @@ def plan(
     if model is None:
         nobody = Rule(0, When(), (), Strategy.ORDERED, OnFailure.NEXT, timeout_s, Retry())
         return UnknownModel(nobody, (), (), timeout_s, model=shape.model)
-    rule = match_rule(model, shape, now=now, zone=rules.zone)
+    rule = _rule_for(model, shape, now=now, zone=rules.zone)
     offers, excluded = _screen(rule, rules, shape, preferences, priced_only=priced_only)
     order = _order_by_strategy(offers, rule, preferences, task_id)
     offers.sort(key=lambda one: order.places[one.target.name])
@@ -249,6 +250,16 @@ def dropped_fields(candidate: Candidate, shape: Shape) -> tuple[str, ...]:
 
 
 # -- the request ----------------------------------------------------------------------------------------------------
+
+
+def _rule_for(model: Model, shape: Shape, *, now: int, zone: tzinfo) -> Rule:
+    """Find the rule that holds; of a remix one that names the film's maker, should it not be named there."""
+    rule = match_rule(model, shape, now=now, zone=zone)
+    origin = shape.origin
+    if origin is None or any(origin.made_by(target) for target in rule.targets):
+        return rule
+    makers = [one for other in (model.otherwise, *model.rules) for one in other.targets if origin.made_by(one)]
+    return replace(rule, targets=tuple(makers[:1])) if makers else rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,11 +264,24 @@ class Ruleset:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The target that made the film which a request remixes: the only one that can (contract 5.1)."""
+
+    provider: str
+    target: str
+    model: str
+
+    def made_by(self, target: Target) -> bool:
+        """Whether this is that target."""
+        return (target.provider, target.name, target.model) == (self.provider, self.target, self.model)
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """What of a request routing and pricing may look at. `size` and `quality` None: not said.
 
     `images` counts the reference images, `roles` names what the other input files are for. `max_tokens` bounds one
-    answer of a chat, None: not said.
+    answer of a chat, None: not said. `origin`: of a remix.
     """
 
     kind: Kind
@@ -286,3 +299,4 @@ class Shape:
     images: int = 0
     roles: frozenset[Role] = frozenset()
     max_tokens: int | None = None
+    origin: Origin | None = None

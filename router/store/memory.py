@@ -40,6 +40,7 @@ from router.store.memory_changes import MemoryChanges
 from router.store.memory_keys import MemoryKeys
 from router.store.memory_outbox import MemoryOutbox
 from router.store.memory_relays import MemoryRelays
+from router.store.memory_shelf import MemoryShelf
 from router.store.shares import Shares
 from router.store.uncollected import UncollectedDicts
 from router.store.usage import join_spending, sum_relayed, sum_spending
@@ -50,7 +51,7 @@ ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})
 
 
-class MemoryStore(MemoryChanges, MemoryKeys, MemoryOutbox, MemoryRelays):
+class MemoryStore(MemoryChanges, MemoryKeys, MemoryOutbox, MemoryRelays, MemoryShelf):
     """All rows in dicts. `writes` counts the writing verbs called, for tests that hold the flow to its envelope."""
 
     def __init__(self, *, shared: bool = False) -> None:

@@ -11,7 +11,6 @@ the caller has. Floor 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from router.money import NANOS_MAX
 from router.persistence import (
@@ -46,22 +45,22 @@ from router.store.rows import (
     attempt_of_row,
     dump,
     dump_if_any,
-    outputs_of,
     row_of_attempt,
     row_of_task,
     task_of_row,
 )
 from router.store.sharing import Sharing
+from router.store.shelf import ShelfVerbs
 from router.store.steps import Steps, Undone
 from router.store.uncollected import UncollectedVerbs
 from router.store.usage import UsageVerbs
-from router.task import Attempt, AttemptState, IllegalMove, Move, State, Task, accepted, apply, swept
+from router.task import Attempt, AttemptState, IllegalMove, Move, Task, accepted, apply
 
 ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing, ChangeVerbs, KeyVerbs, OutboxVerbs, RelayVerbs, UsageVerbs, UncollectedVerbs):
+class Verbs(Sharing, ChangeVerbs, KeyVerbs, OutboxVerbs, RelayVerbs, ShelfVerbs, UsageVerbs, UncollectedVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------
@@ -262,12 +261,7 @@ class Verbs(Sharing, ChangeVerbs, KeyVerbs, OutboxVerbs, RelayVerbs, UsageVerbs,
         """Strip ended tasks; what they were is returned, with the late results of their attempts."""
         gone: list[Task] = []
         for row in (yield sql.TO_SWEEP, (now, limit)):
-            task = task_of_row(row)
-            after = apply(task, swept(now)) if task.state is State.SUCCEEDED else task
-            late = yield sql.LATE_OUTPUTS, (task.tenant, task.id)
-            yield sql.SWEEP_TASK, (task.tenant, task.id, after.state.value, after.version, after.updated_at)
-            yield sql.SWEEP_ATTEMPTS, (task.tenant, task.id)
-            gone.append(_with_outputs(task, late))
+            gone += [(yield from self.strip(task_of_row(row), now))]
         return tuple(gone)
 
     def forget(self, completed_before: int, limit: int) -> Steps[int]:
@@ -375,8 +369,3 @@ def _views_of(rows: Sequence[Row]) -> list[TaskView]:
         else:
             views.append(TaskView(task_of_row(row), attempts))
     return views
-
-
-def _with_outputs(task: Task, late: Sequence[Row]) -> Task:
-    outputs = [output for (text,) in late for output in outputs_of(text)]
-    return replace(task, output=(*task.output, *outputs)) if outputs else task

@@ -20,7 +20,7 @@ from router.policy.route import (
     plan,
     reconstruct,
 )
-from router.policy.rules import OnFailure, Retry, RetryUnknown, Strategy, When
+from router.policy.rules import OnFailure, Origin, Retry, RetryUnknown, Strategy, When
 from router.provider import Abilities, Kind
 from router.task import Preferences, Priority
 from tests.policy.rulebook import (
@@ -43,6 +43,7 @@ CHEAPEST = ruleset(rule(A, B, C, strategy=Strategy.CHEAPEST))
 THEN_CHEAPEST = ruleset(rule(A, C, B, on_failure=OnFailure.CHEAPEST))
 OVERLOADED = tried("a", FailureKind.OVERLOADED)
 SIZELESS = Abilities(kinds=frozenset({Kind.IMAGE_GENERATION}), fields=frozenset({"prompt"}))
+REMIXING = Abilities(kinds=frozenset({Kind.IMAGE_GENERATION}), max_n=10, remixes=True)
 
 
 def make_plan(rules=ORDERED, preferences=NO_WISHES, fleet=None, shape=PICTURE, **given_facts):
@@ -212,6 +213,13 @@ def test_the_round_begins_with_the_target_that_was_tried_least():
         ({"fleet": Yard({"a": Standing(600, probe=False, reason="account", detail="insufficient_quota")})}, "account"),
         ({"fleet": Yard({"a": out_for(0, "forced_open")})}, "forced_open"),
         ({"history": (tried("a", FailureKind.UNSUPPORTED),)}, "tried"),
+        (
+            {
+                "rules": ruleset(rule(A, replace(B, abilities=REMIXING))),
+                "shape": replace(PICTURE, origin=Origin("b", "b", "b-model")),
+            },
+            "not_origin",
+        ),
     ],
 )
 def test_every_exclusion_has_its_word(facts, reason):
@@ -226,7 +234,37 @@ def test_every_exclusion_has_its_word(facts, reason):
 def test_all_words_for_exclusions_are_covered_above():
     table = test_every_exclusion_has_its_word.pytestmark[0].args[1]
 
-    assert {word for _facts, word in table} == {reason.value for reason in Reason}
+    # Who cannot remix what he made has nobody beside him: that word has a test of its own, below.
+    assert {word for _facts, word in table} | {"remix"} == {reason.value for reason in Reason}
+
+
+# -- remixes ----------------------------------------------------------------------------------------------------------
+
+
+def remix_of(maker):
+    return replace(PICTURE, origin=Origin(maker, maker, f"{maker}-model"))
+
+
+def test_a_remix_has_the_maker_of_the_film_for_its_only_candidate():
+    able = [replace(one, abilities=REMIXING) for one in (A, B)]
+
+    made = make_plan(ruleset(rule(*able)), shape=remix_of("b"))
+    assert (names(made), reasons(made)) == (["b"], {"a": "not_origin"})
+    others = replace(PICTURE, origin=Origin("b", "b", "another-model"))
+    assert names(make_plan(ruleset(rule(*able)), shape=others)) == []
+
+
+def test_a_maker_that_cannot_remix_leaves_nobody():
+    made = make_plan(ruleset(rule(A, B)), shape=remix_of("b"))
+
+    assert (names(made), reasons(made)) == ([], {"a": "not_origin", "b": "remix"})
+
+
+def test_the_maker_of_a_film_is_found_in_another_rule():
+    only_a = rule(replace(A, abilities=REMIXING), number=1, when=When(size=("1024x1024",)))
+
+    made = make_plan(ruleset(rule(replace(B, abilities=REMIXING)), only_a), shape=remix_of("b"))
+    assert names(made) == ["b"]
 
 
 def test_an_exclusion_for_the_account_carries_the_providers_words():

@@ -36,7 +36,8 @@ from router.persistence import (
     Stale,
     TooLate,
 )
-from router.provider import Handle, Usage
+from router.provider import Handle, Kind, Usage
+from router.shelf import Erased, FilmPage, StillOut
 from router.store.memory import MemoryStore
 from router.store.sqlite import Executor, open_store
 from router.task import (
@@ -69,7 +70,7 @@ PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"),
 
 READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended", "spending"}
 READS |= {"find_key", "key", "keys", "uncollected", "webhooks", "webhooks_due", "is_disabled", "versions", "changed"}
-READS |= {"relayed"}
+READS |= {"relayed", "films"}
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
     *("admit Admitted", "admit Duplicate", "admit OverBudget"),
@@ -78,6 +79,7 @@ MUST_BE_MET = {
     *("close_attempt Task", "close_attempt Stale", "close_attempt IllegalMove", "hear Attempt", "hear Stale"),
     *("move Task", "move Stale", "move IllegalMove", "cancel Cancelled", "cancel TooLate", "cancel no"),
     *("sweep yes", "sweep no", "forget yes", "forget no", "leave_uncollected no", "collect no"),
+    *("erase Erased", "erase StillOut", "erase no"),
     *("leave yes", "relieve yes", "relieve no", "share yes", "share no", "exchange yes"),
     *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError", "versions no"),
     *("add_key yes", "add_key no", "revoke_key yes", "revoke_key no", "rotate_key yes", "rotate_key no"),
@@ -114,7 +116,7 @@ class Script(AreaDraws, RelayScript):
             *(["close_attempt"] * 7),
             *(["accept"] * 3),
             *("withdraw", "withdraw", "hear", "hear", "hear", "move", "move", "cancel", "cancel", "claim"),
-            *("register", "heartbeat", "keep", "ping", "sweep", "forget", "leave_uncollected", "collect"),
+            *("register", "heartbeat", "keep", "ping", "sweep", "erase", "forget", "leave_uncollected", "collect"),
             *("add_key", "revoke_key", "rotate_key"),
             *("book", "book", "book", "forget_relayed"),
             *("leave", "relieve", "share", "share", "exchange", "exchange", "lease_probe", "lease_probe"),
@@ -229,6 +231,7 @@ class Script(AreaDraws, RelayScript):
             updated_at=self.now,
             priority=self.dice.choice(list(Priority)),
             model=self.dice.choice(["gpt-image-2", "veo-3"]),
+            kind=self.dice.choice([Kind.IMAGE_GENERATION, Kind.VIDEO_GENERATION]),
             digest=f"digest-{self.dice.randrange(4)}",
             idempotency_key=key,
             input={"prompt": f"picture {self.dice.randrange(100)}"},
@@ -347,6 +350,14 @@ class Script(AreaDraws, RelayScript):
     def forget(self):
         return self.now - self.dice.choice([0, 500, 1000]), self.dice.choice([1, 3, 50])
 
+    def erase(self):
+        return self.dice.choice(TENANTS), self._id(), self.now
+
+    def films(self):
+        after = self.dice.choice(self.copies) if self.copies and self.dice.random() < 0.5 else None
+        place = None if after is None else (after.created_at, after.id)
+        return self.dice.choice(TENANTS), FilmPage(self.dice.choice([1, 3, 100]), self.dice.random() < 0.5, place)
+
     def ping(self):
         return ()
 
@@ -382,6 +393,7 @@ def name_of(verb, answer):
     if isinstance(answer, tuple) and answer and isinstance(answer[0], type):
         return f"{verb} {answer[0].__name__}"
     kinds = Admitted | Duplicate | OverBudget | Opened | Stale | Task | Attempt | Cancelled | TooLate | Webhook
+    kinds |= Erased | StillOut
     if isinstance(answer, kinds):
         return f"{verb} {type(answer).__name__}"
     return f"{verb} {'no' if answer in (None, (), 0, False) and verb not in {'ping', 'leave'} else 'yes'}"

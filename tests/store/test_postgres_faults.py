@@ -8,6 +8,7 @@ import pytest
 
 from router.leases import Want
 from router.persistence import Admitted, Cancelled, Duplicate, Opened, Owner, Search, Unavailable
+from router.shelf import FilmPage
 from router.store import postgres
 from router.store.verbs import Verbs
 from router.task import AttemptState, State
@@ -110,6 +111,8 @@ def verbs_of(store):
         "ledger": lambda: store.ledger(task.id),
         "keep": lambda: store.keep("name", "value"),
         "sweep": lambda: store.sweep(NOW, 10),
+        "erase": lambda: store.erase("acme", task.id, NOW),
+        "films": lambda: store.films("acme", FilmPage()),
         "forget": lambda: store.forget(NOW, 10),
         "ping": store.ping,
     }
