@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from router.changes import ChangeReads
 from router.keys import KeyStore
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.outbox import Outbox
@@ -165,7 +166,7 @@ class Unavailable(Exception):  # noqa: N818 - it is what the caller is told
     """The store cannot answer now (disk full, database away, closed). Nothing is known to have been written."""
 
 
-class Store(KeyStore, Outbox, UsageReads, Protocol):
+class Store(ChangeReads, KeyStore, Outbox, UsageReads, Protocol):
     """The truth about tasks. Writing verbs return only when their commit is durable; each is one transaction.
 
     Guards: a verb that takes a `Task` or an `Attempt` applies only if the row still has its `version` (tasks), `state`

@@ -21,6 +21,7 @@ from router.api import (
     multipart,
     operations,
     pixapi,
+    stream,
     tasks,
     usage,
     webhooks,
@@ -28,8 +29,9 @@ from router.api import (
 )
 from router.api.auth import SERVICES
 from router.api.errors import Refusal
+from router.api.followers import Followers, StreamLimits
 from router.api.operations import OWN_LISTENER
-from router.api.replies import REQUEST_ID, surface_of
+from router.api.replies import ANSWERED_AT_S, REQUEST_ID, surface_of
 from router.api.services import Services
 from router.persistence import Unavailable
 from router.task import Error, new_id
@@ -40,14 +42,20 @@ HEADER_LINE_MAX: Final = 8190
 HEADER_FIELD_MAX: Final = 8190
 HEADERS_MAX: Final = 128
 KEEPALIVE_S: Final = 75.0
+STREAM_LIMITS: Final = StreamLimits()
 
 
 def build(
-    services: Services, *, public: bool = True, admin: bool = True, pace: image_stream.Pace = image_stream.USUAL_PACE
+    services: Services,
+    *,
+    public: bool = True,
+    admin: bool = True,
+    pace: image_stream.Pace = image_stream.USUAL_PACE,
+    streams: StreamLimits = STREAM_LIMITS,
 ) -> web.Application:
     """Make the application of one listener: the public routes, the operators' routes, or both.
 
-    `pace` holds the times of streams of images.
+    `pace` holds the times of streams of images, `streams` those of streams of events, and how many there may be.
     """
     app = web.Application(middlewares=[_frame], client_max_size=64 << 20)
     app[SERVICES] = services
@@ -72,6 +80,10 @@ def build(
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)
+        app[stream.FOLLOWERS] = Followers(services, streams)
+        app.on_shutdown.append(stream.close)
+        add.add_get("/v1/tasks/{id}/events", stream.follow_task, allow_head=False)
+        add.add_get("/v1/events", stream.follow_all, allow_head=False)
         add.add_post("/v1/tasks/{id}/cancel", tasks.cancel)
         add.add_post("/v1/tasks/{id}/retry", tasks.retry)
         add.add_get("/v1/files/{id}/{n}", files.read)
@@ -115,7 +127,8 @@ async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         await multipart.discard(request)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
-    services.on_http(route_of(request), request.method, response.status, loop.time() - began_s)
+    answered_at_s = request.get(ANSWERED_AT_S, loop.time())
+    services.on_http(route_of(request), request.method, response.status, answered_at_s - began_s)
     return response
 
 

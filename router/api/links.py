@@ -1,7 +1,9 @@
-"""Signed, expiring links to result files, and signed cursors of listings. Floor 3.
+"""Signed, expiring links to result files and to events of a task, and signed cursors of listings. Floor 3.
 
 A file link is `/v1/files/{task}/{n}?exp=SECONDS&sig=ATTEMPT.HMAC`: it names the object itself, so that serving it needs
-no key and no row. Signatures are HMAC-SHA256 over the parts, compared in constant time.
+no key and no row. A link to events is `/v1/tasks/{task}/events?tenant=NAME&exp=SECONDS&sig=HMAC`: it names the tenant,
+because every read of a row does, and stands for that one task. Signatures are HMAC-SHA256 over the parts, compared in
+constant time.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from urllib.parse import quote
 
 import orjson
 
@@ -35,6 +38,20 @@ def read_file_link(secret: bytes, task_id: str, index: str, *, exp: str, sig: st
     if not hmac.compare_digest(expected.encode(), signature.encode()) or int(exp) <= now_s:
         return None
     return f"{task_id}/{attempt}/{index}"
+
+
+def events_link(secret: bytes, base: str, tenant: str, task_id: str, expires_at_s: int) -> str:
+    """Make the link to the events of a task."""
+    signature = sign(secret, "events", tenant, task_id, expires_at_s)
+    return f"{base}/v1/tasks/{task_id}/events?tenant={quote(tenant, safe='')}&exp={expires_at_s}&sig={signature}"
+
+
+def is_events_link(secret: bytes, tenant: str, task_id: str, *, exp: str, sig: str, now_s: int) -> bool:
+    """Check a link: whether we made it for this task of this tenant, and its time is not over."""
+    if not exp.isdecimal() or len(exp) > 12:
+        return False
+    expected = sign(secret, "events", tenant, task_id, int(exp))
+    return hmac.compare_digest(expected.encode(), sig.encode()) and int(exp) > now_s
 
 
 def write_cursor(secret: bytes, tenant: str, created_at: int, task_id: str) -> str:

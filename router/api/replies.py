@@ -9,6 +9,8 @@ import orjson
 from aiohttp import web
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+# When (on the loop's clock) a stream began to answer: how long it goes on says nothing about how fast we are.
+ANSWERED_AT_S: web.RequestKey[float] = web.RequestKey("answered_at_s", float)
 SURFACE: web.RequestKey[str] = web.RequestKey("surface", str)
 """Whose words an error of this request is told in; set as soon as it is known, the frame reads it."""
 

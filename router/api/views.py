@@ -46,22 +46,29 @@ def sight_of(request: web.Request, view: TaskView) -> Sight:
 
 def sight_from(services: Services, base: str, view: TaskView) -> Sight:
     """The same where nobody asks: `base` is where links begin."""
-    task, runtime = view.task, services.life.runtime
-    position = runtime.queue.position(task.id) if task.state is State.PENDING else None
+    task = view.task
     return Sight(
         link=lambda output: link_of(services, base, task, output),
-        progress=runtime.progress.tell(task.id, _progress(services, view)),
-        queue_position=position,
+        progress=progress_of(services, view),
+        queue_position=position_of(services, task),
         eta_s=_eta_s(services, view),
+        events_url=links.events_link(services.signing_secret, base, task.tenant, task.id, _until_s(services, task)),
     )
 
 
+def progress_of(services: Services, view: TaskView) -> int:
+    """How far a task is, in percent, and no less than was said before."""
+    return services.life.runtime.progress.tell(view.task.id, _progress(services, view))
+
+
+def position_of(services: Services, task: Task) -> int | None:
+    """About how many go before a task that waits on this daemon; None when it does not."""
+    return services.life.runtime.queue.position(task.id) if task.state is State.PENDING else None
+
+
 def link_of(services: Services, base: str, task: Task, output: Output) -> str:
-    """Sign a link to an output, live for `link_ttl` and at most until the output goes."""
-    until = services.now() + round(services.life.runtime.rules.defaults.link_ttl_s * 1000)
-    if task.expires_at is not None:
-        until = min(until, task.expires_at)
-    return links.file_link(services.signing_secret, base, output.key, until // 1000)
+    """Sign a link to an output."""
+    return links.file_link(services.signing_secret, base, output.key, _until_s(services, task))
 
 
 def speak(request: web.Request, task: Task | None = None) -> None:
@@ -122,6 +129,12 @@ def task_id_of(request: web.Request) -> str:
     return canonical_id(request.match_info["id"]) or NO_TASK
 
 
+def _until_s(services: Services, task: Task) -> int:
+    """Until when a link of a task lives: for `link_ttl`, and at most until the task's output goes (contract 5.1)."""
+    until = services.now() + round(services.life.runtime.rules.defaults.link_ttl_s * 1000)
+    return (until if task.expires_at is None else min(until, task.expires_at)) // 1000
+
+
 def _progress(services: Services, view: TaskView) -> int:
     """The upstream's own word, else elapsed time against what is usual for the target, capped (contract 5.3)."""
     live = services.life.runtime.live.get(view.task.id)
@@ -133,9 +146,26 @@ def _progress(services: Services, view: TaskView) -> int:
 
 
 def _eta_s(services: Services, view: TaskView) -> float | None:
-    """How long a running task should still take; None before enough has been seen of its target."""
+    """How long a task should still take; None before enough has been seen, and while it waits for another attempt.
+
+    One that waits takes its turn in the queue, and then as long as is usual for the first target of its model that
+    enough has been seen of.
+    """
+    if view.task.state is State.PENDING:
+        wait_s, expected_s = services.life.runtime.queue.wait_s(view.task.id), _usual_s(services, view.task)
+        return None if wait_s is None or expected_s is None else round(wait_s + expected_s, 1)
     expected_s = _expected_s(services, view)
     return None if expected_s is None else round(max(0.0, expected_s - _elapsed_s(services, view)), 1)
+
+
+def _usual_s(services: Services, task: Task) -> float | None:
+    runtime = services.life.runtime
+    model = runtime.rules.model(task.model)
+    for target in () if model is None else model.otherwise.targets:
+        expected_s = runtime.fleet.expected_s(runtime.rules.providers[target.provider], target)
+        if expected_s is not None:
+            return expected_s
+    return None
 
 
 def _elapsed_s(services: Services, view: TaskView) -> float:

@@ -28,6 +28,7 @@ from dataclasses import replace
 from itertools import chain
 
 from router.flow.lane import Blocked, Entry, Heap, Lane, Pile, Seat
+from router.policy.pace import Turnover
 from router.task import Priority, Task
 
 __all__ = ["Entry", "Queue"]
@@ -53,6 +54,7 @@ class Queue:
         self._held: dict[tuple[Priority, str], int] = {}
         # When those taken last had become runnable: who was taken and found no place keeps its age.
         self._taken: OrderedDict[str, float] = OrderedDict()
+        self._turnovers: dict[str | None, Turnover] = {}  # as many as there have been lanes: one for each provider
 
     # -- in and out ---------------------------------------------------------------------------------------------------
 
@@ -100,6 +102,7 @@ class Queue:
         seat = best.lane.take(best)
         del self._seats[seat.entry.task_id]
         self._count(seat.entry, -1)
+        self._turnovers.setdefault(seat.entry.lane, Turnover()).note(now, others_wait=best.lane.live > 0)
         self._tidy(seat.entry.lane)
         self._taken[seat.entry.task_id] = seat.since_s
         if len(self._taken) > TAKEN_REMEMBERED:
@@ -149,6 +152,13 @@ class Queue:
         if seat is None or not isinstance(seat.place, Pile):
             return None
         return self._lanes[seat.entry.lane].ahead_of(seat, seat.place.share, self._monotonic())
+
+    def wait_s(self, task_id: str) -> float | None:
+        """About how long until a task leaves its lane; None where `position` is, or below 20 samples of that lane."""
+        place = self.position(task_id)
+        turnover = None if place is None else self._turnovers.get(self._seats[task_id].entry.lane)
+        mean_s = None if turnover is None else turnover.mean_s
+        return None if place is None or mean_s is None else (place + 1) * mean_s
 
     def set_weights(self, weights: Mapping[str, int]) -> None:
         """Set the tenants' weights, `*` for those not named (else 1). Counts from each tenant's next turn on."""

@@ -3,14 +3,16 @@
 Places (`Slots`) and starts per time (`Bucket`) are the limits of a provider's account; where several daemons share it,
 each has an `Allowance` of starts from the one bucket instead (`policy.share`). `RetryBudget` keeps repeats at
 one provider to a fifth of its first tries, above a floor for quiet times; `clamp_rest` reads an upstream's wish to be
-left alone; `DrainRate` and `Latency` measure, so that a refused caller and a waiting one can be told a number. Nothing
-here sleeps or looks at a clock: an answer is a number of seconds, `now` is monotonic seconds and never falls. What the
-numbers lead to is decided in `flow.fleet` and `policy.verdict`. Sources: contract section 6 (Retry, Queue). Floor 1.
+left alone; `DrainRate`, `Turnover` and `Latency` measure, so that a refused caller and a waiting one can be told a
+number. Nothing here sleeps or looks at a clock: an answer is a number of seconds, `now` is monotonic seconds and never
+falls. What the numbers lead to is decided in `flow.fleet` and `policy.verdict`. Sources: contract section 6 (Retry,
+Queue). Floor 1.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 
 from router.policy.rules import Rate
 
@@ -207,6 +209,33 @@ class DrainRate:
             return RETRY_AFTER_MOST_S
         seen_s = min(float(self.SPAN_S), max(1.0, now - self._first_s))
         return min(RETRY_AFTER_MOST_S, max(RETRY_AFTER_LEAST_S, float(math.ceil(count * seen_s / gone))))
+
+
+class Turnover:
+    """How often somebody leaves a line in which others wait: the last `KEPT` gaps between two who left.
+
+    Time in which nobody waited is no gap: what comes after it begins anew.
+    """
+
+    __slots__ = ("_gaps", "_last_s")
+
+    KEPT = 100
+
+    def __init__(self) -> None:
+        """Nobody has left yet."""
+        self._gaps: deque[float] = deque(maxlen=self.KEPT)
+        self._last_s: float | None = None
+
+    def note(self, now: float, *, others_wait: bool) -> None:
+        """Somebody left the line."""
+        if self._last_s is not None:
+            self._gaps.append(max(0.0, now - self._last_s))
+        self._last_s = now if others_wait else None
+
+    @property
+    def mean_s(self) -> float | None:
+        """Seconds between two who leave; None below 20 samples."""
+        return None if len(self._gaps) < SAMPLES_NEEDED else sum(self._gaps) / len(self._gaps)
 
 
 class Latency:

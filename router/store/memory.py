@@ -35,6 +35,7 @@ from router.persistence import (
 from router.policy import budget
 from router.provider import Handle
 from router.store.books import Books
+from router.store.memory_changes import MemoryChanges
 from router.store.memory_keys import MemoryKeys
 from router.store.memory_outbox import MemoryOutbox
 from router.store.shares import Shares
@@ -47,7 +48,7 @@ ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})
 
 
-class MemoryStore(MemoryKeys, MemoryOutbox):
+class MemoryStore(MemoryChanges, MemoryKeys, MemoryOutbox):
     """All rows in dicts. `writes` counts the writing verbs called, for tests that hold the flow to its envelope."""
 
     def __init__(self, *, shared: bool = False) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from router.changes import Change
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.persistence import (
     Admitted,
@@ -193,6 +194,14 @@ class RelationalStore(KeyLanes, OutboxLanes):
     async def ledger(self, task_id: str) -> tuple[LedgerEntry, ...]:
         """Read the ledger of one task."""
         return await self._reader.ask(self._verbs.ledger, task_id)
+
+    async def versions(self, tenant: str, task_ids: Sequence[str]) -> tuple[Change, ...]:
+        """Read how far tasks are."""
+        return await self._lister.ask(self._verbs.versions, tenant, task_ids)
+
+    async def changed(self, tenant: str, after: tuple[int, str], limit: int) -> tuple[Change, ...]:
+        """List what was moved."""
+        return await self._lister.ask(self._verbs.changed, tenant, after, limit)
 
     async def leave_uncollected(self, tenant: str, digest: str, until: int, now: int) -> None:
         """Note a result that nobody has."""

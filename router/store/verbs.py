@@ -34,6 +34,7 @@ from router.policy import budget
 from router.policy.budget import Balances, Hold, Posting
 from router.provider import Handle
 from router.store import sql
+from router.store.changes import ChangeVerbs
 from router.store.keys import KeyVerbs
 from router.store.outbox import OutboxVerbs
 from router.store.rows import (
@@ -58,7 +59,7 @@ ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing, KeyVerbs, OutboxVerbs, UsageVerbs, UncollectedVerbs):
+class Verbs(Sharing, ChangeVerbs, KeyVerbs, OutboxVerbs, UsageVerbs, UncollectedVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------

@@ -154,6 +154,7 @@ class House:
     store: MemoryStore
     vault: DictVault
     services: Services
+    exchanges: list[tuple[str, str, int, float]]  # route, method, status, seconds, as they are counted
 
     @property
     def url(self) -> str:
@@ -210,6 +211,7 @@ async def open_house(
         offload=_inline,
         adapter=lambda _slug: desk,
     )
+    exchanges: list[tuple[str, str, int, float]] = []
     running = await life.begin(world, Bus(), rules or ruleset(), replica=replica)
     services = Services(
         life=running,
@@ -225,7 +227,7 @@ async def open_house(
         check_config=lambda _text: ReloadResult("test", changed=False),
         config_info=lambda: {"hash": running.runtime.rules.hash},
         ready_checks=_ready,
-        on_http=lambda _route, _method, _code, _seconds: None,
+        on_http=lambda *counted: exchanges.append(counted),
         judge_callback=partial(refusal_of, allow=FetchAllow()),
         wake_deliverer=lambda: None,
         test_webhook=_test_webhook,
@@ -239,7 +241,7 @@ async def open_house(
 
     app.on_response_prepare.append(judge)
     async with TestClient(TestServer(app)) as client:
-        yield House(client, desk, running, kept, vault, services)
+        yield House(client, desk, running, kept, vault, services, exchanges)
         desk.open.set()
         await running.end(5.0)
     if breaches:

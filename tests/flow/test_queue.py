@@ -386,6 +386,21 @@ def test_the_oldest_and_the_depths_count_those_before_their_time_too(queue):
     assert queue.oldest() == 7
 
 
+def test_a_wait_is_told_from_the_pace_of_the_own_lane(queue, clock):
+    for n in range(30):
+        queue.push(entry(f"a{n:02}", created_at=n), lane="alpha")
+        queue.push(entry(f"b{n:02}", created_at=n), lane="beta")
+    for _ in range(20):
+        clock.now += 2.0
+        queue.pop(clock.now, ["alpha"])
+    assert queue.wait_s("a29") is None  # twenty have left, with nineteen gaps between them
+    clock.now += 2.0
+    queue.pop(clock.now, ["alpha"])
+
+    assert [queue.wait_s(task_id) for task_id in ("a21", "a29")] == [2.0, 18.0]
+    assert [queue.wait_s(task_id) for task_id in ("a00", "b29")] == [None, None]
+
+
 def test_a_position_counts_those_ahead_in_better_classes_in_the_share_and_in_between(queue, clock):
     for n in range(10):
         queue.push(entry(f"a{n}", "a", created_at=n))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from router.policy.pace import Allowance, Bucket, DrainRate, Latency, RetryBudget, Slots, Tally, clamp_rest
+from router.policy.pace import Allowance, Bucket, DrainRate, Latency, RetryBudget, Slots, Tally, Turnover, clamp_rest
 from router.policy.rules import Rate
 
 
@@ -201,6 +201,27 @@ def test_a_full_queue_says_when_to_come_back_from_its_measured_pace(gone_at, cou
         pace.note(at)
 
     assert pace.seconds_for(count, now) == expected
+
+
+def test_the_time_between_two_who_leave_is_told_from_twenty_gaps_on():
+    line = Turnover()
+    for at in range(20):
+        line.note(3.0 * at, others_wait=True)
+    assert line.mean_s is None
+    line.note(60.0, others_wait=True)
+    assert line.mean_s == 3.0
+
+
+def test_time_in_which_nobody_waits_is_no_gap():
+    line = Turnover()
+    for at in range(0, 4_000, 100):
+        line.note(at, others_wait=True)
+        line.note(at + 2, others_wait=False)
+    assert line.mean_s == 2.0
+
+    for at in range(5_000, 5_000 + 5 * Turnover.KEPT + 1, 5):
+        line.note(at, others_wait=True)
+    assert line.mean_s == 5.0, "what was long ago is forgotten"
 
 
 def test_a_median_is_told_from_twenty_samples_on():

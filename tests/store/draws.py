@@ -1,4 +1,4 @@
-"""Arguments for the verbs of areas of their own: keys, webhooks, sums and what nobody has collected."""
+"""Arguments for the verbs of areas of their own: keys, webhooks, changes, sums and what nobody has collected."""
 
 from router.keys import ApiKey, KeyLimits, KeyRate, KeyScope, NewSecret
 from router.outbox import Repeat, Room, Standing, Try, TryResult, WebhookSearch
@@ -84,6 +84,14 @@ class AreaDraws:
     def keys(self):
         before = self.dice.choice([None, self.dice.choice(self.key_ids)])
         return self.dice.choice([None, *TENANTS]), before, self.dice.choice([1, 5, 100])
+
+    def versions(self):
+        return self.dice.choice(TENANTS), [self._id() for _ in range(self.dice.choice([1, 4, 4, 32]))]
+
+    def changed(self):
+        last = self.dice.choice(self.copies) if self.copies and self.dice.random() < 0.7 else None
+        after = (self.now - self.dice.randrange(2000), "") if last is None else (last.updated_at, last.id)
+        return self.dice.choice(TENANTS), after, self.dice.choice([1, 3, 100])
 
     def spending(self):
         return self.dice.choice(TENANTS), self.now - self.dice.randrange(2000), self.now

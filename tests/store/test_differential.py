@@ -67,7 +67,7 @@ CIRCUITS = [(provider, provider, model) for provider in PROVIDERS for model in (
 PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"), ("provider:openai", "month")]
 
 READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended", "spending"}
-READS |= {"find_key", "key", "keys", "uncollected", "webhooks", "webhooks_due", "is_disabled"}
+READS |= {"find_key", "key", "keys", "uncollected", "webhooks", "webhooks_due", "is_disabled", "versions", "changed"}
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
     *("admit Admitted", "admit Duplicate", "admit OverBudget"),
@@ -77,7 +77,7 @@ MUST_BE_MET = {
     *("move Task", "move Stale", "move IllegalMove", "cancel Cancelled", "cancel TooLate", "cancel no"),
     *("sweep yes", "sweep no", "forget yes", "forget no", "leave_uncollected no", "collect no"),
     *("leave yes", "relieve yes", "relieve no", "share yes", "share no", "exchange yes"),
-    *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError"),
+    *("lease_probe yes", "lease_probe no", "halted no", "ended no", "ended ValueError", "versions no"),
     *("add_key yes", "add_key no", "revoke_key yes", "revoke_key no", "rotate_key yes", "rotate_key no"),
     *("claim_webhooks yes", "claim_webhooks no", "close_try Webhook", "close_try no", "webhooks no"),
     *("webhooks_due no", "is_disabled no", "renew_webhook Webhook", "renew_webhook no"),

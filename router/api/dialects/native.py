@@ -18,12 +18,16 @@ from router.task import Attempt, AttemptState, Error, Output, State, Task, bill
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What of a task is not in its row: links, its place in the queue, how far its upstream is."""
+    """What of a task is not in its row: links, its place in the queue, how far its upstream is.
+
+    `eta_s` is how many seconds its end is away.
+    """
 
     link: Callable[[Output], str]
     progress: int = 0
     queue_position: int | None = None
     eta_s: float | None = None
+    events_url: str | None = None
 
 
 def render(view: TaskView, sight: Sight) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def render(view: TaskView, sight: Sight) -> dict[str, Any]:
         "error": None if task.error is None or task.state is State.SUCCEEDED else error_of(view, task.error),
         "warnings": list(task.warnings),
         "retry_of": task.retry_of,
-        "events_url": None,
+        "events_url": sight.events_url,
         "request_id": task.request_id,
         "created_at": time_of(task.created_at),
         "started_at": time_of(task.started_at),
