@@ -11,6 +11,7 @@ from aiohttp.web_urldispatcher import MatchInfoError
 
 from router.api import (
     callbacks,
+    chat,
     document,
     errors,
     files,
@@ -77,6 +78,7 @@ def build(
         add.add_post(pixapi.VIDEOS, pixapi.film)
         add.add_post(worldrouter.ROUTE, worldrouter.create)
         add.add_get(worldrouter.ROUTE + "/{id}", worldrouter.read, allow_head=False)
+        add.add_post(chat.ROUTE, chat.complete)
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)
         add.add_get("/v1/tasks/{id}", tasks.read, allow_head=False)

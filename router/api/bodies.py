@@ -29,6 +29,8 @@ IMAGE_BODY_MAX = 1 << 20
 TASK_BODY_MAX = 64 << 20
 PROMPT_MAX_CHARS = 32_000
 N_MAX = 10
+MESSAGES_MAX = 10_000
+TOKENS_MAX = 10_000_000
 SECONDS_MAX = 7 * 86_400
 FILM_MAX_S = 600
 METADATA_MAX = 16
@@ -230,7 +232,13 @@ def _check_chat(fields: Mapping[str, Any]) -> None:
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         invalid("messages", "messages is required and must be a list of objects.", code="missing_required_parameter")
+    if len(messages) > MESSAGES_MAX:
+        invalid("messages", f"messages has {len(messages)} entries; at most {MESSAGES_MAX} are taken.")
     _check_number(fields, "n", 1, N_MAX)
+    for name in ("max_tokens", "max_completion_tokens"):
+        _check_number(fields, name, 1, TOKENS_MAX)
+    if not isinstance(fields.get("stream_options", {}), dict):
+        invalid("stream_options", "stream_options must be an object.")
 
 
 def _check_prompt(fields: Mapping[str, Any]) -> None:

@@ -267,7 +267,8 @@ class Ruleset:
 class Shape:
     """What of a request routing and pricing may look at. `size` and `quality` None: not said.
 
-    `images` counts the reference images, `roles` names what the other input files are for.
+    `images` counts the reference images, `roles` names what the other input files are for. `max_tokens` bounds one
+    answer of a chat, None: not said.
     """
 
     kind: Kind
@@ -284,3 +285,4 @@ class Shape:
     prompt_chars: int = 0
     images: int = 0
     roles: frozenset[Role] = frozenset()
+    max_tokens: int | None = None

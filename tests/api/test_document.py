@@ -26,7 +26,6 @@ NOT_MERGED = {
     ("get", "/v1/videos/{id}"),
     ("get", "/v1/videos/{id}/content"),
     ("delete", "/v1/videos/{id}"),
-    ("post", "/v1/chat/completions"),
     ("post", "/v1/videos"),
     ("post", "/v1/videos/generations"),
     ("post", "/v1/videos/{id}/remix"),
