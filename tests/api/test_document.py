@@ -25,6 +25,7 @@ NOT_MERGED = {
     ("get", "/v1/videos"),
     ("get", "/v1/videos/{id}"),
     ("get", "/v1/videos/{id}/content"),
+    ("delete", "/v1/tasks/{id}"),
     ("delete", "/v1/videos/{id}"),
     ("post", "/v1/videos"),
     ("post", "/v1/videos/generations"),
