@@ -42,7 +42,7 @@ demo: $(RUNS) ## the daemon with simulated providers, one of them failing (ARGS=
 	@$(BIN)/pointsman demo $(ARGS)
 
 test: $(TESTS) ## every test, those with the SDKs too (ARGS='tests/flow -k queue' for some, without them)
-	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),@$(MAKE) --no-print-directory -j4 --output-sync=target test-edges test-stores test-sdk test-rest fuzz-smoke)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),@$(MAKE) --no-print-directory -j4 --output-sync=target test-edges test-stores test-sdk test-sdk-node test-rest fuzz-smoke)
 
 # They have nothing to do with one another; most of each is waiting.
 EDGES := tests/api tests/bench tests/cli tests/grafana tests/policy tests/providers tests/simulated tests/watch tests/words

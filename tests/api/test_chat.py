@@ -3,12 +3,15 @@
 import asyncio
 import io
 import json
+import socket
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from router.api.application import build
 from router.api.image_stream import Pace
+from router.api.listener import Listener
 from router.outcome import Billed
 from router.policy.rules import Tenant
 from tests.api.house import ADMIN_KEY, open_house
@@ -263,43 +266,50 @@ async def test_a_silent_stream_is_kept_awake_by_comments():
         assert (await frames_of(reply))[-1] == "[DONE]"
 
 
+@asynccontextmanager
+async def calling(house, body, pace=EVER):
+    """A call over a connection of its own to the daemon's listener; aiohttp's for tests cancels handlers by itself."""
+    bound = socket.create_server(("127.0.0.1", 0))
+    listener = await Listener.start(build(house.services, pace=pace), bound, close_s=5.0)
+    reader, writer = await asyncio.open_connection(*bound.getsockname())
+    text = json.dumps(body).encode()
+    head = f"POST {ROUTE} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(text)}"
+    writer.write(head.encode() + b"\r\n\r\n" + text)
+    yield reader, writer
+    writer.close()
+    await listener.close()
+
+
 @pytest.mark.parametrize("body", [HI, STREAM], ids=["plain", "streamed"])
 async def test_who_hangs_up_before_the_first_byte_ends_the_call(body):
-    async with open_exchange([[asyncio.Event()]]) as house:
-        call = asyncio.create_task(house.client.post(ROUTE, json=body))
+    async with open_exchange([[asyncio.Event()]]) as house, calling(house, body) as (_reader, writer):
         await poll_until(lambda: house.desk.jobs, "the call")
-        call.cancel()
+        writer.close()
         await poll_until(lambda: not house.life.relay.out, "the end of the call")
 
-        written = await poll_until(lambda: house.store.booked, "the row")
-        assert [(row.outcome, row.billing, row.begun) for _at, row in written] == [("cancelled", Billed.UNKNOWN, False)]
+        ((_at, row),) = await poll_until(lambda: house.store.booked, "the row")
+        assert (row.outcome, row.billing, row.begun) == ("cancelled", Billed.UNKNOWN, False)
 
 
 async def test_who_hangs_up_in_the_middle_ends_the_upstream_call():
-    async with open_exchange([[say("a"), asyncio.Event()]]) as house:
-        reply = await house.client.post(ROUTE, json=STREAM)
-        await reply.content.readuntil(b"\n\n")
-        reply.close()
+    async with open_exchange([[say("a"), asyncio.Event()]]) as house, calling(house, STREAM) as (reader, writer):
+        await reader.readuntil(b"data: ")
+        writer.close()
         await poll_until(lambda: house.desk.hung_up, "the upstream to be hung up on")
 
-        (row,) = await rows_of(house, reply)
+        ((_at, row),) = await poll_until(lambda: house.store.booked, "the row")
         assert (row.outcome, row.billing, row.begun) == ("cancelled", Billed.UNKNOWN, True)
 
 
 async def test_who_does_not_read_is_not_read_for_and_is_hung_up_on():
     endless = [say("x" * 100_000)] * 10_000
-    async with open_exchange([endless], pace=replace(EVER, read_within_s=0.2)) as house:
-        reader, writer = await asyncio.open_connection(house.client.host, house.client.port, limit=1)
-        body = json.dumps(STREAM).encode()
-        head = f"POST {ROUTE} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        writer.write(head.encode() + b"\r\n\r\n" + body)
+    pace = replace(EVER, read_within_s=0.2)
+    async with open_exchange([endless]) as house, calling(house, STREAM, pace) as (_reader, _writer):
         await poll_until(lambda: house.desk.hung_up, "the upstream to be hung up on")
         await poll_until(lambda: not house.life.relay.out, "the end of the call")
 
         ((_at, row),) = await poll_until(lambda: house.store.booked, "the row")
         assert row.outcome == "cancelled"
-        writer.close()
-        assert reader is not None
 
 
 async def test_a_shutdown_waits_for_a_stream_and_then_cuts_it_with_an_event():
