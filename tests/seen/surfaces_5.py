@@ -19,7 +19,6 @@ import aiohttp
 from yarl import URL
 
 from providers import simulated
-from tests.api.test_document import NOT_MERGED
 from tests.documented import OPERATIONS, resolve
 from tests.seen.stage import Findings, all_ended, staged
 
@@ -70,7 +69,7 @@ async def show(*, short: bool = False) -> int:
             seen = await own_sight(mine, stage.url, objects)
             findings.show("  which the owner sees", seen)
             findings.expect(seen == len(objects), "the owner sees every object")
-            messages = [] if ("get", "/admin/v1/webhooks") in NOT_MERGED else await list_webhooks(operator, stage.url)
+            messages = await list_webhooks(operator, stage.url)
             await sweep(findings, others, stage.url, [*objects, owner_id, *messages])
             await listings(findings, others, stage.url, objects)
     return findings.verdict()
@@ -104,11 +103,9 @@ async def make_objects(client: aiohttp.ClientSession, url: str, each: int) -> li
         ("/v1/async/images/generations", {"model": "picture", "prompt": "mine"}),
         ("/v1/videos", {"model": "film", "prompt": "mine", "seconds": "5"}),
     ]
-    there = [(path, body) for path, body in wishes if ("post", path) not in NOT_MERGED]
     for number in range(each):
-        for at, (path, body) in enumerate(there):
-            callback = {} if ("get", "/admin/v1/webhooks") in NOT_MERGED else {"callback_url": f"{url}/nowhere"}
-            told = {**body, **callback}
+        for at, (path, body) in enumerate(wishes):
+            told = {**body, "callback_url": f"{url}/nowhere"}
             headers = {"Idempotency-Key": f"mine-{number}-{at}"}
             async with client.post(url + path, json=told, headers=headers) as reply:
                 assert reply.status in {200, 202}, await reply.text()
@@ -141,7 +138,7 @@ async def sweep(findings: Findings, client: aiohttp.ClientSession, url: str, obj
     """Call every operation with an id in its path."""
     operations = [
         (method, path)
-        for method, path in sorted(set(OPERATIONS) - NOT_MERGED)
+        for method, path in OPERATIONS
         if any(f"{{{name}}}" in path for name in IDS) and "models" not in path
     ]
     asked, statuses, unlike = 0, Counter[int](), []
@@ -194,15 +191,13 @@ async def ask(client: aiohttp.ClientSession, url: str, method: str, path: str, o
 async def listings(findings: Findings, client: aiohttp.ClientSession, url: str, objects: list[str]) -> None:
     """What lists, searches and follows by an id or a key must not tell either."""
     listed = 0
-    films = () if ("get", "/v1/videos") in NOT_MERGED else ("/v1/videos",)
-    for path in ("/v1/tasks", "/v1/tasks?idempotency_key=mine-0-0", "/v1/usage", *films):
+    for path in ("/v1/tasks", "/v1/tasks?idempotency_key=mine-0-0", "/v1/videos", "/v1/usage"):
         async with client.get(URL(url + path, encoded=True)) as reply:
             listed += len((await reply.json())["data"])
     findings.show("objects that a stranger's listings show", listed)
     findings.expect(listed == 0, "a stranger's listings are empty")
-    for path in films:
-        after = [await raw(client, f"{url}{path}?after={one}") for one in (objects[-1], spell(objects[-1], 0)[0][1])]
-        findings.expect(after[0] == after[1], "a page after a stranger's film is one after a random film")
+    after = [await raw(client, f"{url}/v1/videos?after={one}") for one in (objects[-1], spell(objects[-1], 0)[0][1])]
+    findings.expect(after[0] == after[1], "a page after a stranger's film is one after a random film")
     async with client.post(
         f"{url}/v1/tasks",
         json={"kind": "image.generation", "model": "picture", "input": {"prompt": "another"}},
