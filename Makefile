@@ -1,6 +1,6 @@
 # Pointsman. Each target creates what it needs in .venv, installs nothing twice, and needs only Python 3.11+ with venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-edges test-stores test-rest test-sdk test-sdk-surface test-sdk-node test-sdk-ark install check sim seen soak bench lock
+.PHONY: help demo test test-edges test-stores test-rest test-sdk test-sdk-surface test-sdk-node test-sdk-ark fuzz fuzz-smoke install check sim seen soak bench lock
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -29,6 +29,11 @@ SDK_READY   = $(SDK)/$(1)/.ready-with-$(VERSION)
 SDK_PYTEST  = POINTSMAN_PYTHON=$(abspath $(BIN)/python) $(SDK)/$(1)/bin/python -m pytest -c tests/sdk/pytest.ini
 SDK_COMPILE = $(UV) pip compile --upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
+# What makes requests from the OpenAPI document, apart from everything else too.
+FUZZ       := $(VENV)-fuzz
+FUZZ_READY := $(FUZZ)/.ready-with-$(VERSION)
+export POINTSMAN_SCHEMATHESIS := $(abspath $(FUZZ)/bin/schemathesis)
+
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PYTHON= chooses the interpreter (default python3); ARGS= goes to the command."
@@ -37,9 +42,9 @@ demo: $(RUNS) ## the daemon with simulated providers, one of them failing (ARGS=
 	@$(BIN)/pointsman demo $(ARGS)
 
 test: $(TESTS) ## every test, those with the SDKs too (ARGS='tests/flow -k queue' for some, without them)
-	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),@$(MAKE) --no-print-directory -j4 --output-sync=target test-edges test-stores test-sdk test-rest)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),@$(MAKE) --no-print-directory -j4 --output-sync=target test-edges test-stores test-sdk test-sdk-node test-rest fuzz-smoke)
 
-# Four that have nothing to do with one another, of about the same length; most of each is waiting.
+# They have nothing to do with one another; most of each is waiting.
 EDGES := tests/api tests/bench tests/cli tests/grafana tests/policy tests/providers tests/simulated tests/watch tests/words
 STORES := tests/store tests/test_daemon_postgres.py
 
@@ -71,6 +76,12 @@ test-sdk-node: $(RUNS) ## the daemon against the official SDK for Node
 test-sdk-ark: $(RUNS) $(call SDK_READY,ark) ## the simulator of Ark against its official SDK (not part of test)
 	$(call SDK_PYTEST,ark) tests/sdk/ark $(ARGS)
 
+fuzz-smoke: $(TESTS) $(FUZZ_READY) ## generated requests for 40 s, always the same
+	@$(BIN)/python -m tests.seen surfaces.3 --short
+
+fuzz: $(TESTS) $(FUZZ_READY) ## 20,000 generated requests (about 5 minutes)
+	@$(BIN)/python -m tests.seen surfaces.3
+
 install: $(TESTS) ## everything, then use .venv/bin/pointsman
 	@echo "installed: $(BIN)/pointsman"
 
@@ -83,7 +94,7 @@ check: $(TESTS) ## format, lint, types, and the matrix of docs/providers.md
 sim: $(TESTS) ## the simulator of time on SEEDS= seeds
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) $(ARGS)
 
-seen: $(TESTS) ## show one promised sight with its figures, for example ID=spine.1
+seen: $(TESTS) $(if $(filter surfaces.3,$(ID)),$(FUZZ_READY)) ## show one promised sight with its figures, for example ID=spine.1
 	$(if $(ID),,$(error say which one: make seen ID=spine.1))
 	$(BIN)/python -m tests.seen $(ID) $(ARGS)
 
@@ -101,6 +112,7 @@ lock: ## make the requirements files anew from pyproject.toml (needs uv)
 	for name in current openai-2 openai-1 google-2 ark; do \
 	  $(SDK_COMPILE) --output-file tests/sdk/$$name.lock tests/sdk/$$name.in > /dev/null || exit 1; \
 	done
+	$(SDK_COMPILE) --output-file tests/fuzz/fuzz.lock tests/fuzz/fuzz.in > /dev/null
 
 $(MADE):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer: make PYTHON=...")'
@@ -123,9 +135,16 @@ $(TESTS): $(MADE) requirements-dev.lock pyproject.toml
 	@touch $(RUNS) $@
 
 # An environment without a pip of its own: that of $(VENV) fills it, which saves half of the time.
+define FILL
+@echo "installing what $< names"
+@$(PYTHON) -m venv --clear --without-pip $(@D)
+@$(BIN)/python -m pip --python $(@D)/bin/python --disable-pip-version-check --no-input -qq \
+  install --require-hashes --only-binary :all: --requirement $<
+@touch $@
+endef
+
 $(SDK)/%/.ready-with-$(VERSION): tests/sdk/%.lock | $(MADE)
-	@echo "installing the SDKs of $<"
-	@$(PYTHON) -m venv --clear --without-pip $(@D)
-	@$(BIN)/python -m pip --python $(@D)/bin/python --disable-pip-version-check --no-input -qq \
-	  install --require-hashes --only-binary :all: --requirement $<
-	@touch $@
+	$(FILL)
+
+$(FUZZ_READY): tests/fuzz/fuzz.lock | $(MADE)
+	$(FILL)

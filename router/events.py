@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from router.outbox import Standing, Try, Webhook
+from router.relays import Relayed
 from router.task import Attempt, State, Task
 
 
@@ -117,6 +118,32 @@ class FailedOver:
 
     at: int
     task: Task
+    source: str
+    destination: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayEnded:
+    """A try of a relayed completion is over; its row is written within a second. `cut` by a shutdown.
+
+    `estimate_nanos` is what it was thought to cost.
+    """
+
+    at: int
+    relayed: Relayed
+    estimate_nanos: int | None
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RelayMoved:
+    """The next try of a relayed completion goes to another target than the last; `reason` is the outcome word."""
+
+    at: int
+    request_id: str
+    tenant: str
+    model: str
     source: str
     destination: str
     reason: str
@@ -274,6 +301,8 @@ Event = (
     | AttemptAccepted
     | AttemptEnded
     | FailedOver
+    | RelayEnded
+    | RelayMoved
     | BreakerMoved
     | AccountRested
     | BudgetRefused

@@ -14,6 +14,7 @@ from router.keys import KeyStore
 from router.leases import CircuitKey, CircuitNews, CircuitSeen, Grant, Want
 from router.outbox import Outbox
 from router.provider import Handle
+from router.relays import RelayStore
 from router.shelf import Shelf
 from router.task import Attempt, Move, State, Task
 from router.usage import UsageReads
@@ -53,7 +54,8 @@ class Balance:
 class LedgerEntry:
     """One line of the ledger, append-only. `budget` is empty on the line that records the spend itself.
 
-    `n` is the attempt, 0 for the task's own hold. `entry` is reserve, hold, settle, release, free or spend. Deltas in
+    `n` is the attempt, 0 for the task's own hold. `entry` is reserve, hold, settle, release, free, relay (a relayed
+    completion, whose request id stands for the task's) or spend. Deltas in
     nano-USD; `spent_delta` None on a spend line means that the amount is unknown.
     """
 
@@ -167,7 +169,7 @@ class Unavailable(Exception):  # noqa: N818 - it is what the caller is told
     """The store cannot answer now (disk full, database away, closed). Nothing is known to have been written."""
 
 
-class Store(ChangeReads, KeyStore, Outbox, Shelf, UsageReads, Protocol):
+class Store(ChangeReads, KeyStore, Outbox, RelayStore, Shelf, UsageReads, Protocol):
     """The truth about tasks. Writing verbs return only when their commit is durable; each is one transaction.
 
     Guards: a verb that takes a `Task` or an `Attempt` applies only if the row still has its `version` (tasks), `state`

@@ -14,8 +14,9 @@ class Spending:
     """What one key of a tenant spent on one model at one provider on one day (UTC), over attempts that ended that day.
 
     `day` counts days since the epoch; `model` is the public name. `cost_nanos` sums what is known, `wasted_nanos` the
-    part of it that was billed and gave no delivered output. `attempts` counts them all, `delivered` those whose output
-    was, `unknown` those whose bill nobody knows: their cost is in no sum (contract section 6, Prices).
+    part of it that was billed and gave no delivered output. `attempts` counts them all, tries of relayed completions
+    too, `delivered` those whose output was, `unknown` those whose bill nobody knows: their cost is in no sum (contract
+    section 6, Prices).
     """
 
     day: int

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = ["requirements.lock", "requirements-demo.lock", "requirements-dev.lock"]
 SDK_LOCKS = [f"tests/sdk/{name}.lock" for name in ("openai-1", "openai-2", "current", "google-2", "ark")]
+APART = [*SDK_LOCKS, "tests/fuzz/fuzz.lock"]
 PIN = re.compile(
     r"^(?P<name>[a-z0-9-]+)==(?P<version>[^ ;\\]+)(?: ; [^\\]+?)?(?P<hashes>(?: --hash=sha256:[0-9a-f]{64})*)$"
 )
@@ -38,7 +39,7 @@ def normalise(requirement):
     return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9_.-]+", requirement)[0]).lower()
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, *SDK_LOCKS])
+@pytest.mark.parametrize("lock", [*LOCKS, *APART])
 def test_a_lock_names_no_address_and_no_option(lock):
     text = (ROOT / lock).read_text(encoding="utf-8")
 
@@ -46,7 +47,7 @@ def test_a_lock_names_no_address_and_no_option(lock):
     assert not re.findall(r"^\s*-(?!-hash=).*", text, re.MULTILINE), "only packages and hashes belong in a lock"
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, *SDK_LOCKS])
+@pytest.mark.parametrize("lock", [*LOCKS, *APART])
 def test_every_requirement_of_a_lock_is_one_version_with_hashes(lock):
     pins = read_pins(lock)
 
@@ -72,8 +73,8 @@ def test_the_larger_locks_hold_the_smaller_ones_at_the_same_versions():
     assert tools <= set(dev)
 
 
-@pytest.mark.parametrize("lock", SDK_LOCKS)
-def test_a_lock_of_sdks_holds_what_its_list_asks_for(lock):
+@pytest.mark.parametrize("lock", APART)
+def test_a_lock_apart_holds_what_its_list_asks_for(lock):
     asked = (ROOT / lock).with_suffix(".in").read_text(encoding="utf-8").splitlines()
 
     assert {normalise(line) for line in asked if not line.startswith("#")} - set(read_versions(lock)) == set()
@@ -119,6 +120,7 @@ def test_the_wheel_holds_both_packages_and_configuration_and_dashboards_as_data(
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
 
     assert {"router/__init__.py", "providers/__init__.py", "router/_data/config/routing.yaml"} <= names
+    assert {f"router/api/openapi/{path.name}" for path in (ROOT / "router/api/openapi").iterdir()} <= names
     dashboards = {path.relative_to(ROOT).as_posix() for path in (ROOT / "grafana").rglob("*") if path.is_file()}
     assert {f"router/_data/{name}" for name in dashboards} <= names
     assert {name.split("/")[0] for name in names} == {

@@ -11,6 +11,8 @@ from aiohttp.web_urldispatcher import MatchInfoError
 
 from router.api import (
     callbacks,
+    chat,
+    document,
     errors,
     files,
     image_stream,
@@ -62,9 +64,12 @@ def build(
     app[OWN_LISTENER] = admin and not public
     app[image_stream.PACE] = pace
     app[callbacks.KEY_SETS] = callbacks.KeySets()
+    document.prepare()
     add = app.router
     add.add_get("/healthz", operations.healthz)
     add.add_get("/readyz", operations.readyz)
+    add.add_get("/openapi.json", document.read_json)
+    add.add_get("/docs", document.read_page)
     if public:
         add.add_post(images.GENERATIONS, images.generate)
         add.add_post(images.EDITS, images.edit)
@@ -74,6 +79,7 @@ def build(
         add.add_post(pixapi.VIDEOS, pixapi.film)
         add.add_post(worldrouter.ROUTE, worldrouter.create)
         add.add_get(worldrouter.ROUTE + "/{id}", worldrouter.read, allow_head=False)
+        add.add_post(chat.ROUTE, chat.complete)
         _add_films(add)
         add.add_post("/v1/tasks", tasks.create)
         add.add_get("/v1/tasks", tasks.listing, allow_head=False)

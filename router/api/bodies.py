@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import BadHttpMessage
 
+from router.api import strict_json
 from router.api.errors import Refusal, invalid, not_yet
 from router.api.uploads import digests_of, take_files
 from router.flow.draft import Upload
@@ -26,9 +28,10 @@ from router.task import Error, Preferences, Priority
 
 IMAGE_BODY_MAX = 1 << 20
 TASK_BODY_MAX = 64 << 20
-DEPTH_MAX = 64
 PROMPT_MAX_CHARS = 32_000
 N_MAX = 10
+MESSAGES_MAX = 10_000
+TOKENS_MAX = 10_000_000
 SECONDS_MAX = 7 * 86_400
 FILM_MAX_S = 600
 METADATA_MAX = 16
@@ -90,18 +93,9 @@ class Submission:
 
 
 async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
-    """Read a JSON object of at most `max_bytes` and `DEPTH_MAX` levels; 400 or 413 in the contract's form else."""
-    raw = await read_raw(request, max_bytes)
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        invalid(None, "The body is not valid JSON.", code="invalid_json")
-    if not isinstance(value, dict):
-        invalid(None, "The body must be a JSON object.", code="invalid_json")
-    # Nothing is nested more deeply than the text has brackets that open.
-    if raw.count(b"{") + raw.count(b"[") >= DEPTH_MAX and depth_of(value) > DEPTH_MAX:
-        invalid(None, f"The body is nested more than {DEPTH_MAX} levels deep.", code="invalid_json")
-    return value
+    """Read a JSON object of at most `max_bytes`; 400 or 413 in the contract's form else."""
+    strict_json.check_type(request.headers.get("Content-Type"))
+    return strict_json.parse(await read_raw(request, max_bytes))
 
 
 async def read_raw(request: web.Request, max_bytes: int) -> bytes:
@@ -109,11 +103,16 @@ async def read_raw(request: web.Request, max_bytes: int) -> bytes:
     if (request.content_length or 0) > max_bytes:
         raise too_large(max_bytes)
     pieces, size = [], 0
-    async for piece in request.content.iter_chunked(1 << 16):
-        size += len(piece)
-        if size > max_bytes:
-            raise too_large(max_bytes)
-        pieces.append(piece)
+    try:
+        async for piece in request.content.iter_chunked(1 << 16):
+            size += len(piece)
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            pieces.append(piece)
+    except (ClientPayloadError, web.RequestPayloadError, BadHttpMessage):
+        # It ends too early, or does not unpack as its Content-Encoding says; what follows it is lost too.
+        error = Error("invalid_request", "The body could not be read to its end.", "broken_body")
+        raise Refusal(error, headers={"Connection": "close"}) from None
     return b"".join(pieces)
 
 
@@ -123,19 +122,6 @@ def too_large(max_bytes: int) -> Refusal:
         "too_large", f"The body is larger than {max_bytes} bytes.", "too_large", details={"max_bytes": max_bytes}
     )
     return Refusal(error)
-
-
-def depth_of(value: object) -> int:
-    """How deep a JSON value is nested, without recursion."""
-    deepest, todo = 0, [(value, 1)]
-    while todo:
-        one, depth = todo.pop()
-        deepest = max(deepest, depth)
-        if isinstance(one, dict):
-            todo.extend((inner, depth + 1) for inner in one.values())
-        elif isinstance(one, list):
-            todo.extend((inner, depth + 1) for inner in one)
-    return deepest
 
 
 def read_prefer(request: web.Request) -> Prefer:
@@ -251,7 +237,13 @@ def _check_chat(fields: Mapping[str, Any]) -> None:
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         invalid("messages", "messages is required and must be a list of objects.", code="missing_required_parameter")
+    if len(messages) > MESSAGES_MAX:
+        invalid("messages", f"messages has {len(messages)} entries; at most {MESSAGES_MAX} are taken.")
     _check_number(fields, "n", 1, N_MAX)
+    for name in ("max_tokens", "max_completion_tokens"):
+        _check_number(fields, name, 1, TOKENS_MAX)
+    if not isinstance(fields.get("stream_options", {}), dict):
+        invalid("stream_options", "stream_options must be an object.")
 
 
 def _check_prompt(fields: Mapping[str, Any]) -> None:
@@ -363,7 +355,7 @@ def _flag(param: str, value: object) -> bool:
 
 
 def _sort(param: str, value: object) -> str:
-    if value in {"latency", "success"}:
+    if value in ("latency", "success"):
         not_yet(param, f"Sorting by {value}")
     if value != "price":
         invalid(param, f"{param} must be one of price, latency, success.")

@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from router.api import strict_json
 from router.api.auth import SERVICES, caller_of, comes_from_loopback, is_operator, require_admin
-from router.api.bodies import IMAGE_BODY_MAX, read_json, read_submission, too_large
+from router.api.bodies import IMAGE_BODY_MAX, read_json, read_raw, read_submission
 from router.api.errors import Refusal, invalid
 from router.api.replies import json_reply, request_id_of
 from router.api.services import ReloadResult, Services
@@ -58,7 +59,7 @@ async def explain(request: web.Request) -> web.StreamResponse:
     if not isinstance(fields, dict):
         invalid("input", "input must be an object.")
     kind = body.get("kind", Kind.IMAGE_GENERATION.value)
-    if kind not in {one.value for one in Kind}:
+    if kind not in [one.value for one in Kind]:
         invalid("kind", f"kind must be one of {', '.join(one.value for one in Kind)}.")
     submission = read_submission(body, Kind(kind), "/v1/route/explain", {"prompt": "explain", **fields})
     draft = Draft(
@@ -168,19 +169,12 @@ def _reload_reply(result: ReloadResult, *, applied: bool) -> web.Response:
 
 
 async def _read_text(request: web.Request) -> str:
-    raw = b""
-    async for piece in request.content.iter_chunked(1 << 16):
-        raw += piece
-        if len(raw) > CONFIG_MAX:
-            raise too_large(CONFIG_MAX)
+    raw = await read_raw(request, CONFIG_MAX)
     if request.content_type == "application/json":
-        try:
-            value = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            invalid(None, "The body is not valid JSON.", code="invalid_json")
-        if not isinstance(value, dict) or not isinstance(value.get("config"), str):
+        text = strict_json.parse(raw).get("config")
+        if not isinstance(text, str):
             invalid("config", "config must be the YAML text.")
-        return str(value["config"])
+        return text
     try:
         return raw.decode()
     except UnicodeDecodeError:

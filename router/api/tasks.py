@@ -31,6 +31,7 @@ from router.shelf import Erased, StillOut
 from router.task import Error, Priority, State
 
 ROUTE = "/v1/tasks"
+LIMIT_USUAL = 20
 LIMIT_MAX = 100
 KINDS = {kind.value: kind for kind in Kind}
 NATIVE_FIELDS = frozenset(
@@ -237,7 +238,7 @@ def _read_search(request: web.Request, tenant: str) -> Search:
     """Read the filters; the page asks for one row more than it shows, to know whether there is another page."""
     query: Mapping[str, str] = request.query
     services = request.app[SERVICES]
-    status, limit, cursor = query.get("status"), query.get("limit", "20"), query.get("cursor")
+    status, limit, cursor = query.get("status"), query.get("limit", str(LIMIT_USUAL)), query.get("cursor")
     states = {state.value: state for state in State}
     if status is not None and status not in states:
         invalid("status", f"status must be one of {', '.join(states)}.")
@@ -248,6 +249,9 @@ def _read_search(request: web.Request, tenant: str) -> Search:
         before = links.read_cursor(services.signing_secret, tenant, cursor)
         if before is None:
             invalid("cursor", "cursor must be the next_cursor of an earlier page.")
+    for name in ("model", "provider", "idempotency_key"):
+        if "\x00" in query.get(name, ""):
+            invalid(name, f"{name} contains a NUL character.")
     key = query.get("idempotency_key")
     if key is not None and not 1 <= len(key) <= 255:
         invalid("idempotency_key", "idempotency_key must have 1 to 255 characters.")

@@ -31,6 +31,7 @@ RENDERERS: Mapping[tuple[str, str], Callable[[TaskView, Sight], dict[str, Any]]]
 """How each dialect shows each family of kinds; what is not here it cannot show. OpenAI has an object for films only."""
 DIALECTS = ("native", "dieyuyun", "pixapi", "worldrouter", "openai")
 PROGRESS_CAP = 95
+NO_TASK = "task_"  # no task has this id; what callers make up is not shown to the store
 
 
 def base_of(request: web.Request) -> str:
@@ -126,7 +127,7 @@ def refusal_of(request: web.Request, view: TaskView, *, replayed: bool = False) 
 
 def task_id_of(request: web.Request) -> str:
     """Read the id in the path, in any of its three spellings; an ill-formed one is as unknown as any other."""
-    return canonical_id(request.match_info["id"]) or request.match_info["id"][:64]
+    return canonical_id(request.match_info["id"]) or NO_TASK
 
 
 def _until_s(services: Services, task: Task) -> int:

@@ -1,4 +1,4 @@
-"""`pointsman schema`: the JSON Schema of the routing file, made from the models that read it. Floor 4."""
+"""`pointsman schema`: the JSON Schema of the routing file, or the OpenAPI document of the HTTP API. Floor 4."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from typing import Annotated
 
 import typer
 
-from router.cli.complaint import USAGE, complain
-
 
 def schema(
     openapi: Annotated[bool, typer.Option("--openapi", help="The HTTP API instead of the routing file.")] = False,
 ) -> None:
-    """Print the JSON Schema of the routing file."""
+    """Print the JSON Schema of the routing file, or OpenAPI 3.1."""
     import json
 
+    from router.api.document import compose
     from router.config import schema as routing_schema
 
-    if openapi:
-        complain("schema --openapi is not available in this version", code=USAGE)
-    typer.echo(json.dumps(routing_schema(), indent=2))
+    typer.echo(json.dumps(compose() if openapi else routing_schema(), indent=2))

@@ -342,6 +342,9 @@ async def sweep(runtime: Runtime) -> int:
         removed += len(gone)
         if len(gone) < SWEEP_BATCH:
             break
-    while await world.store.forget(now - round(rules.defaults.row_retention_s * 1000), SWEEP_BATCH) == SWEEP_BATCH:
+    forgotten = now - round(rules.defaults.row_retention_s * 1000)
+    while await world.store.forget_relayed(forgotten, SWEEP_BATCH) == SWEEP_BATCH:
+        pass
+    while await world.store.forget(forgotten, SWEEP_BATCH) == SWEEP_BATCH:
         await asyncio.sleep(0)
     return removed

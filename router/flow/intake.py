@@ -62,10 +62,10 @@ class Intake:
         if found is not None:
             return found
         key = await runtime.limits.find(draft.key_id)
-        limited = self._limited(draft, key)
+        limited = self.pace(draft, key) or self._limited(draft)
         if limited is not None:
             return limited
-        model = self._model_of(draft, key)
+        model = self.model_of(draft, key)
         if isinstance(model, Refused):
             return model
         task = self._task_of(draft, model)
@@ -134,13 +134,13 @@ class Intake:
 
     async def judge(self, draft: Draft) -> Error | None:
         """Say what a submit would be refused for by its plan, without making it or using up a limit."""
-        model = self._model_of(draft, await self.runtime.limits.find(draft.key_id))
+        model = self.model_of(draft, await self.runtime.limits.find(draft.key_id))
         plan = model if isinstance(model, Refused) else self._planned(draft, self._task_of(draft, model))
         return plan.error if isinstance(plan, Refused) else None
 
     async def explain(self, draft: Draft) -> Mapping[str, Any] | Error:
         """Say what a submit would plan, without making anything of it."""
-        model = self._model_of(draft, await self.runtime.limits.find(draft.key_id))
+        model = self.model_of(draft, await self.runtime.limits.find(draft.key_id))
         if isinstance(model, Refused):
             return model.error
         return route.explain(self._plan(self._task_of(draft, model)))
@@ -194,10 +194,10 @@ class Intake:
         with suppress(OSError, VaultFull):
             await (uploads.settle(vault, folder) if taken else uploads.discard(vault, folder))
 
-    def _limited(self, draft: Draft, key: KeyLimits) -> Refused | None:
-        """Apply drain, the rates of key and tenant and the bounds of the queue, in that order."""
+    def pace(self, draft: Draft, key: KeyLimits) -> Refused | None:
+        """Apply drain and the rates of key and tenant to a submit or a call, in that order."""
         runtime = self.runtime
-        rules, now_s = runtime.rules, runtime.fleet.monotonic()
+        rules = runtime.rules
         if runtime.draining:
             return Refused(
                 Error(
@@ -205,9 +205,12 @@ class Intake:
                 ),
                 2.0,
             )
-        refused = runtime.limits.take(replace(rules.tenant(draft.tenant), name=draft.tenant), draft.key_id, key)
-        if refused is not None:
-            return refused
+        return runtime.limits.take(replace(rules.tenant(draft.tenant), name=draft.tenant), draft.key_id, key)
+
+    def _limited(self, draft: Draft) -> Refused | None:
+        """Apply the bounds of the queue."""
+        runtime = self.runtime
+        rules, now_s = runtime.rules, runtime.fleet.monotonic()
         total, own = self.depth.total, self.depth.by_tenant.get(draft.tenant, 0)
         bound = "max_pending" if total >= rules.defaults.max_pending else None
         bound = "per_tenant" if bound is None and own >= rules.defaults.per_tenant else bound
@@ -219,7 +222,7 @@ class Intake:
         error = Error("queue_full", message, "queue_full", retryable=True, details={"bound": bound})
         return Refused(error, self.drain_rate.seconds_for(max(1, excess + 1), now_s))
 
-    def _model_of(self, draft: Draft, key: KeyLimits) -> Model | Refused:
+    def model_of(self, draft: Draft, key: KeyLimits) -> Model | Refused:
         """Find the model: named, default of the kind, or the first of the kind in the file; same 404 if not allowed."""
         rules = self.runtime.rules
         family = draft.kind.family

@@ -14,6 +14,7 @@ from router.flow.dispatch import Dispatcher, report
 from router.flow.fleet import Fleet
 from router.flow.intake import Intake
 from router.flow.queue import Queue
+from router.flow.relay import Relay
 from router.flow.replicas import Replicas
 from router.flow.runtime import Runtime
 from router.flow.waiters import Waiters
@@ -33,6 +34,7 @@ class Life:
     waiters: Waiters
     dispatcher: Dispatcher
     replicas: Replicas
+    relay: Relay
 
     def adopt(self, rules: Ruleset) -> None:
         """Swap the configuration: the next decision sees the new one, a running attempt keeps its own."""
@@ -47,8 +49,9 @@ class Life:
         Signs of life go on until the last call is in, so that nobody takes over what is still out.
         """
         try:
-            await self.dispatcher.drain(drain_timeout_s)
+            await asyncio.gather(self.dispatcher.drain(drain_timeout_s), self.relay.drain(drain_timeout_s))
         finally:
+            await self.relay.finish()
             await self.replicas.stop()
             self.waiters.close()
 
@@ -88,10 +91,10 @@ async def begin(
     bus.subscribe(waiters.read)
     dispatcher = Dispatcher(runtime, intake.depth)
     replicas = Replicas(runtime, dispatcher, waiters, intake)
-    life = Life(runtime, intake, waiters, dispatcher, replicas)
+    life = Life(runtime, intake, waiters, dispatcher, replicas, Relay(runtime, intake))
     life.adopt(rules)
     await replicas.begin(began_s)
-    await intake.uncollected.refresh(world.clock.now())
+    await runtime.insist(lambda: intake.uncollected.refresh(world.clock.now()))
     await dispatcher.recover()
     dispatcher.start()
     replicas.start().add_done_callback(partial(report, what="the turns among replicas"))

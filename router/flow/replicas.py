@@ -197,7 +197,7 @@ class Replicas:
     async def _share(self) -> None:
         """Lease places and starts, and give those back that are not needed."""
         runtime = self._runtime
-        wants = runtime.fleet.wants(runtime.queue.waiting_in)
+        wants = runtime.fleet.wants(lambda name: runtime.queue.waiting_in(name) + runtime.relays_waiting[name])
         runtime.fleet.grant(await self._store.share(runtime.owner, wants, _ms(LEASE_S), runtime.now()))
 
     async def _exchange(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from router.flow.limits import Limits
 from router.flow.previews import Previews
 from router.flow.queue import Entry, Queue
 from router.persistence import Owner, Unavailable
+from router.policy.prompt import count_prompt_chars, read_max_tokens
 from router.policy.rules import Origin, Ruleset, Shape
 from router.provider import Role, Source
 from router.task import State, Task
@@ -108,6 +110,7 @@ class Runtime:
     live: dict[str, Live] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     previews: Previews = field(default_factory=Previews)
+    relays_waiting: Counter[str] = field(default_factory=Counter)  # completions that wait for a place, by provider
     wake_pump: Callable[[], None] = lambda: None
     on_replaced: Callable[[], None] = lambda: None
     limits: Limits = field(init=False)
@@ -206,8 +209,9 @@ def shape_of(task: Task) -> Shape:
         surface=task.surface,
         metadata=task.metadata,
         fields=frozenset(body) - {FILES, STREAM, REMIX},
-        prompt_chars=len(prompt) if isinstance(prompt, str) else 0,
+        prompt_chars=len(prompt) if isinstance(prompt, str) else count_prompt_chars(body),
         images=roles.count(Role.IMAGE),
         roles=frozenset(roles) - {Role.IMAGE},
+        max_tokens=read_max_tokens(body),
         origin=None if remix is None else Origin(remix["provider"], remix["target"], remix["model"]),
     )

@@ -24,6 +24,7 @@ from typing import assert_never
 from router.outcome import Billed
 from router.persistence import Balance, Demand, LedgerEntry, OverBudget
 from router.policy.rules import Budget, Scope, Shape, Window
+from router.relays import Charge, Relayed
 from router.task import Attempt, AttemptState, Task
 
 Pair = tuple[str, str]  # (budget, window)
@@ -208,6 +209,37 @@ def free(task: Task, held: Iterable[Hold], at: int) -> Posting:
     return Posting(lines, gone=reserved)
 
 
+def book(relayed: Relayed, charges: Sequence[Charge]) -> Posting:
+    """A try of a relayed completion is over: a `relay` line for each budget that it counts for, and its `spend` line.
+
+    Nothing was held in the books before; what is unknown is held from now on.
+    """
+    lines = [
+        _relay_line(relayed, "relay", one.budget, one.window, held=one.held, spent=one.spent)
+        for one in charges
+        if one.held or one.spent
+    ]
+    if relayed.billing is not Billed.NO:
+        lines.append(_relay_line(relayed, "spend", "", "", held=0, spent=relayed.cost_nanos))
+    return Posting(tuple(lines))
+
+
+def charges_of(
+    asked: Sequence[Demand], billed: Billed, cost_nanos: int | None, estimate_nanos: int
+) -> tuple[Charge, ...]:
+    """Say what one try counts for on the budgets that cover it: its cost, or the estimate where nobody knows that."""
+    amount = estimate_nanos if cost_nanos is None else cost_nanos
+    match billed:
+        case Billed.NO:
+            return ()
+        case Billed.YES:
+            return tuple(Charge(one.budget, one.window, spent=amount) for one in asked)
+        case Billed.UNKNOWN:
+            return tuple(Charge(one.budget, one.window, held=estimate_nanos) for one in asked)
+        case _:
+            assert_never(billed)
+
+
 # -- parts ----------------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +304,23 @@ def _spend(task: Task, attempt: Attempt, at: int) -> LedgerEntry:
         provider=attempt.provider,
         model=task.model,
         at=at,
+    )
+
+
+def _relay_line(relayed: Relayed, entry: str, budget: str, window: str, *, held: int, spent: int | None) -> LedgerEntry:
+    return LedgerEntry(
+        task_id=relayed.request_id,
+        tenant=relayed.tenant,
+        part=0,
+        n=relayed.n,
+        entry=entry,
+        budget=budget,
+        window=window,
+        held_delta=held,
+        spent_delta=spent,
+        provider=relayed.provider,
+        model=relayed.model,
+        at=relayed.ended_at,
     )
 
 

@@ -24,6 +24,7 @@ AUTO = "auto"
 DEFAULT = "default"
 CHARS_PER_TOKEN = 3  # a token of English text is nearer to 4 characters, so that this guess is a little too high
 TOKENS_PRICED = 1_000_000
+OUTPUT_TOKENS_UNSAID = 4_096  # of an answer that the caller does not bound: longer than most, and no bound
 # bfl-flux.md section 2: `output_mp: 1.05` (1024x1024) is billed as the first megapixel alone, so one is 2**20 pixels.
 PIXELS_PER_MEGAPIXEL = 1024 * 1024
 # bfl-flux.md section 2: width x height up to 4 MP. What the provider picks for a size left open is no larger.
@@ -42,7 +43,8 @@ def quote(price: Price | None, shape: Shape) -> int | None:
     """Estimate one attempt of the whole shape (all `n` outputs) in nano-USD; None when it cannot be known.
 
     `auto` or an unsaid size or quality takes the dearest row that could apply. Unknown are: no price, no line for this
-    kind, no row for this size and quality, a video without `seconds`, and output tokens without rows that bound them.
+    kind, no row for this size and quality, a video without `seconds`, and output tokens without rows that bound them;
+    the answers of a chat are as long as the caller allows, `OUTPUT_TOKENS_UNSAID` where it does not say.
     Input images of a `tokens` line are not counted: their tokens are known from the usage only.
     """
     if price is None:
@@ -164,9 +166,13 @@ def _video_row(rows: Mapping[str, int], shape: Shape) -> int | None:
 
 def _tokens_beforehand(tokens: Tokens, shape: Shape, *, bounded: bool) -> int | None:
     """The prompt by its length. Outputs cost nothing here if other rows bound them, and are unknown otherwise."""
+    prompt = -(-shape.prompt_chars // CHARS_PER_TOKEN) * tokens.input
+    if shape.kind.family == "chat":
+        longest = OUTPUT_TOKENS_UNSAID if shape.max_tokens is None else shape.max_tokens
+        return _round_half_up(prompt + longest * shape.n * tokens.output)
     if _prices_outputs(tokens) and not bounded:
         return None
-    return _round_half_up(-(-shape.prompt_chars // CHARS_PER_TOKEN) * tokens.input)
+    return _round_half_up(prompt)
 
 
 def _settle_by_usage(price: Price | None, shape: Shape, usage: Usage | None) -> Settled | None:

@@ -280,7 +280,8 @@ class Origin:
 class Shape:
     """What of a request routing and pricing may look at. `size` and `quality` None: not said.
 
-    `images` counts the reference images, `roles` names what the other input files are for. `origin`: of a remix.
+    `images` counts the reference images, `roles` names what the other input files are for. `max_tokens` bounds one
+    answer of a chat, None: not said. `origin`: of a remix.
     """
 
     kind: Kind
@@ -297,4 +298,5 @@ class Shape:
     prompt_chars: int = 0
     images: int = 0
     roles: frozenset[Role] = frozenset()
+    max_tokens: int | None = None
     origin: Origin | None = None

@@ -34,14 +34,16 @@ from router.persistence import (
 )
 from router.policy import budget
 from router.provider import Handle
+from router.relays import Relayed
 from router.store.books import Books
 from router.store.memory_changes import MemoryChanges
 from router.store.memory_keys import MemoryKeys
 from router.store.memory_outbox import MemoryOutbox
+from router.store.memory_relays import MemoryRelays
 from router.store.memory_shelf import MemoryShelf
 from router.store.shares import Shares
 from router.store.uncollected import UncollectedDicts
-from router.store.usage import sum_spending
+from router.store.usage import join_spending, sum_relayed, sum_spending
 from router.task import Attempt, AttemptState, Move, State, Task, accepted, apply, swept
 from router.usage import Spending
 
@@ -49,7 +51,7 @@ ALIKE_MAX = 100
 WAITING = frozenset({State.PENDING, State.RETRYING})
 
 
-class MemoryStore(MemoryChanges, MemoryKeys, MemoryOutbox, MemoryShelf):
+class MemoryStore(MemoryChanges, MemoryKeys, MemoryOutbox, MemoryRelays, MemoryShelf):
     """All rows in dicts. `writes` counts the writing verbs called, for tests that hold the flow to its envelope."""
 
     def __init__(self, *, shared: bool = False) -> None:
@@ -64,6 +66,7 @@ class MemoryStore(MemoryChanges, MemoryKeys, MemoryOutbox, MemoryShelf):
         self._tasks: dict[str, Task] = {}
         self._attempts: dict[str, dict[int, Attempt]] = {}
         self._swept: set[str] = set()
+        self._relayed: dict[tuple[str, int], Relayed] = {}
         self._lives: dict[str, tuple[int, int]] = {}  # replica -> (epoch, last heartbeat)
         self._settings: dict[str, str] = {}
         self._keys: dict[str, ApiKey] = {}
@@ -328,7 +331,8 @@ class MemoryStore(MemoryChanges, MemoryKeys, MemoryOutbox, MemoryShelf):
         """Sum what was spent."""
         self._read()
         pairs = ((task, one) for task in self._of_tenant(tenant) for one in self._view(task).attempts)
-        return sum_spending(pairs, since, until)
+        relayed = (one for one in self._relayed.values() if one.tenant == tenant)
+        return join_spending(sum_spending(pairs, since, until), sum_relayed(relayed, since, until))
 
     # -- housekeeping -------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from router.provider import Handle
 from router.store.keys import KeyLanes
 from router.store.lane import Lane
 from router.store.outbox import OutboxLanes
+from router.store.relays import RelayLanes
 from router.store.shelf import ShelfLanes
 from router.store.verbs import Verbs
 from router.task import Attempt, Move, Task
@@ -50,7 +51,7 @@ class Lanes:
     lister: Lane
 
 
-class RelationalStore(KeyLanes, OutboxLanes, ShelfLanes):
+class RelationalStore(KeyLanes, OutboxLanes, RelayLanes, ShelfLanes):
     """The store over an SQL engine. `writes` counts the writing verbs; `on_commit` is told the seconds of each commit.
 
     `warning` is a line for the operator about the engine in use, None when there is nothing to say.

@@ -36,6 +36,8 @@ from router.store import sql
 from router.store.changes import ChangeVerbs
 from router.store.keys import KeyVerbs
 from router.store.outbox import OutboxVerbs
+from router.store.posting import post
+from router.store.relays import RelayVerbs
 from router.store.rows import (
     ATTEMPT_COLUMNS,
     TASK_COLUMNS,
@@ -58,7 +60,7 @@ ALIKE_MAX = 100
 TASK_WIDTH, ATTEMPT_WIDTH = len(TASK_COLUMNS), len(ATTEMPT_COLUMNS)
 
 
-class Verbs(Sharing, ChangeVerbs, KeyVerbs, OutboxVerbs, ShelfVerbs, UsageVerbs, UncollectedVerbs):
+class Verbs(Sharing, ChangeVerbs, KeyVerbs, OutboxVerbs, RelayVerbs, ShelfVerbs, UsageVerbs, UncollectedVerbs):
     """The verbs without state. Tests plant faults by overriding one."""
 
     # -- ownership ----------------------------------------------------------------------------------------------------
@@ -349,17 +351,7 @@ class Verbs(Sharing, ChangeVerbs, KeyVerbs, OutboxVerbs, ShelfVerbs, UsageVerbs,
 
     def _post(self, task: Task, posting: Posting) -> Steps[None]:
         """Write down what a step does to the books of a task."""
-        key = task.tenant, task.id
-        for line in posting.lines:
-            where = (line.part, line.n, line.entry, line.budget, line.window)
-            what = (line.held_delta, line.spent_delta, line.provider, line.model, line.at)
-            yield sql.APPEND_LINE, (*key, *where, *what)
-        for pair, change in sorted(posting.changes().items()):
-            yield sql.POST_BALANCE, (*pair, *change)
-        for hold in posting.gone:
-            yield sql.DELETE_HOLD, (*key, hold.n, *hold.pair)
-        for hold in posting.holds:
-            yield sql.PUT_HOLD, (*key, hold.n, hold.part, *hold.pair, hold.unit, hold.units, hold.limit)
+        yield from post(task.tenant, task.id, posting)
 
 
 def _key_of(attempt: Attempt) -> tuple[str, str, int, int]:

@@ -38,6 +38,8 @@ from router.events import (
     LifeReplaced,
     QueueRefused,
     Recovered,
+    RelayEnded,
+    RelayMoved,
     TaskAdmitted,
     TaskEnded,
     TaskHeld,
@@ -52,6 +54,7 @@ from router.events import (
 from router.money import usd_of
 from router.outbox import DELIVERIES, Standing
 from router.outcome import SUCCEEDED
+from router.relays import Relayed
 from router.task import Attempt, State, Task
 
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -277,6 +280,14 @@ def line_of(event: Event) -> Line:
             return "info" if attempt.outcome == SUCCEEDED else "warning", "attempt.ended", _end(attempt, heard=heard)
         case FailedOver(task=task, source=source, destination=destination, reason=reason):
             return "info", "task.failed_over", {**_task(task), "from": source, "to": destination, "reason": reason}
+        case RelayEnded(relayed=relayed, estimate_nanos=estimate, cut=cut):
+            level = "error" if cut else "info" if relayed.outcome == SUCCEEDED else "warning"
+            more = {"cut": True, "estimate_usd": usd_of(estimate)} if cut else {}
+            return level, "relay.ended", {**_relayed(relayed), **more}
+        case RelayMoved(request_id=request_id, tenant=tenant, model=model):
+            fields = {"request": request_id, "tenant": tenant, "model": model}
+            moved = {"from": event.source, "to": event.destination, "reason": event.reason}
+            return "info", "relay.failed_over", {**fields, **moved}
         case _:
             return _daemon_line_of(event)
 
@@ -345,6 +356,25 @@ def _webhook_line_of(event: WebhookTried) -> Line:
 
 def _task(task: Task) -> dict[str, Any]:
     return {"task": task.id, "tenant": task.tenant, "model": task.model}
+
+
+def _relayed(one: Relayed) -> dict[str, Any]:
+    return {
+        "request": one.request_id,
+        "tenant": one.tenant,
+        "model": one.model,
+        "try": one.n,
+        "provider": one.provider,
+        "target": one.target,
+        "target_model": one.target_model,
+        "account": one.account,
+        "streamed": one.streamed,
+        "outcome": one.outcome,
+        "billing": one.billing.value,
+        "cost_usd": usd_of(one.cost_nanos),
+        "http_status": one.http_status,
+        "detail": one.detail,
+    }
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

@@ -33,6 +33,8 @@ from router.events import (
     LifeReplaced,
     QueueRefused,
     Recovered,
+    RelayEnded,
+    RelayMoved,
     TaskAdmitted,
     TaskEnded,
     TaskHeld,
@@ -160,6 +162,11 @@ class Metrics:
             case FailedOver(task=task, source=source, destination=destination, reason=reason):
                 names = self._target(source), self._target(destination)
                 self._count("failovers_total", 1, self._model(task.model), *names, reason)
+            case RelayEnded():
+                self._end_relayed(event)
+            case RelayMoved(model=model, source=source, destination=destination, reason=reason):
+                names = self._target(source), self._target(destination)
+                self._count("failovers_total", 1, self._model(model), *names, reason)
             case BytesStored(bytes=size):
                 self._count("rehost_bytes_total", size)
             case WebhookTried(standing=standing):
@@ -209,6 +216,18 @@ class Metrics:
         if attempt.billing is Billed.YES and not delivered:
             reason = event.task.state.value if outcome == SUCCEEDED else outcome
             self._count("wasted_usd_total", usd, provider, reason)
+
+    def _end_relayed(self, event: RelayEnded) -> None:
+        """A try of a relayed completion counts as an attempt."""
+        one = event.relayed
+        provider, model = self._upstream(one.provider, one.target_model)
+        self._count("attempts_total", 1, provider, model, one.outcome, one.billing.value)
+        self._observe("attempt_duration_seconds", max(0, one.ended_at - one.started_at) / 1000, provider, model)
+        if one.cost_nanos:
+            usd = one.cost_nanos / NANOS_PER_USD
+            self._count("cost_usd_total", usd, provider, model, self._tenant(one.tenant))
+            if one.billing is Billed.YES and one.outcome != SUCCEEDED:
+                self._count("wasted_usd_total", usd, provider, one.outcome)
 
     # -- a scrape ---------------------------------------------------------------------------------------------------
 

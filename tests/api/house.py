@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from router.api.application import build
+from router.api.application import build, route_of
 from router.api.auth import hash_key
 from router.api.key_cache import KeyCache
 from router.api.services import ReloadResult, Services
@@ -58,6 +58,7 @@ from router.provider import (
 )
 from router.store.memory import MemoryStore
 from router.world import LISTED, WallClock, World, seeded_dice
+from tests.documented import find_breach
 
 ADMIN_KEY = "pm_" + "a" * 8 + "_" + "b" * 52
 PEPPER = b"pepper-of-the-tests"
@@ -192,6 +193,7 @@ async def open_house(
     auth: bool = False,
     store: MemoryStore | None = None,
     desk: Desk | None = None,
+    secret: bytes = b"signing-secret-of-the-tests",
     vault: DictVault | None = None,
     replica: str = "test",
     **more: Any,
@@ -217,7 +219,7 @@ async def open_house(
         public_url=None,
         auth_required=auth,
         admin_key_hash=hash_key(ADMIN_KEY, PEPPER),
-        signing_secret=b"signing-secret-of-the-tests",
+        signing_secret=secret,
         pepper=PEPPER,
         keys=KeyCache(kept, running.runtime.fleet.monotonic, running.runtime.limits.learn),
         metrics=_metrics,
@@ -230,10 +232,20 @@ async def open_house(
         wake_deliverer=lambda: None,
         test_webhook=_test_webhook,
     )
-    async with TestClient(TestServer(build(services, **more))) as client:
+    app, breaches = build(services, **more), list[str]()
+
+    async def judge(request: web.Request, response: web.StreamResponse) -> None:
+        body = response.body if isinstance(response, web.Response) and isinstance(response.body, bytes) else None
+        breach = find_breach(request.method, route_of(request), response.status, response.headers, body)
+        breaches.extend([breach] if breach is not None else [])
+
+    app.on_response_prepare.append(judge)
+    async with TestClient(TestServer(app)) as client:
         yield House(client, desk, running, kept, vault, services, exchanges)
         desk.open.set()
         await running.end(5.0)
+    if breaches:
+        raise AssertionError("not as the OpenAPI document says:\n" + "\n".join(breaches))
 
 
 def failing(kind: FailureKind, **more: Any) -> Fail:

@@ -3,8 +3,12 @@
 What is refused is refused before anything is looked up, connected or written.
 """
 
+import ast
+from pathlib import Path
+
 import pytest
 
+from router import api
 from router.outbox import CALLBACK_TYPES, TERMINAL_TYPES, WebhookSearch
 from router.outcome import FailureKind
 from tests.api.house import failing, open_house
@@ -16,6 +20,24 @@ SURFACES = {
     "sync": ("/v1/images/generations", PICTURE),
     "async": ("/v1/images/generations", {**PICTURE, "async": True}),
 }
+
+
+HANDED_ON = {"callback_url", "callback_events", "link_base"}
+MAKES_NO_TASK = {"operations.py", "chat.py"}  # what explains, and what is relayed
+
+
+def test_every_surface_hands_the_callback_on():
+    folder = Path(api.__file__).parent
+    calls = {
+        f"{path.name}:{node.lineno}": {one.arg for one in node.keywords}
+        for path in sorted(folder.rglob("*.py"))
+        if path.name not in MAKES_NO_TASK
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Draft"
+    }
+
+    assert len(calls) >= 3
+    assert {place for place, keywords in calls.items() if not keywords >= HANDED_ON} == set()
 
 
 async def submit(house, surface="native", **change):

@@ -115,14 +115,10 @@ async def test_explain_refuses_what_it_cannot_answer(tmp_path, words, code):
     assert "Traceback" not in err
 
 
-async def test_schema_is_a_json_schema_and_openapi_is_not_there_yet(tmp_path):
+async def test_schema_is_a_json_schema(tmp_path):
     code, out, _err = await run_command(tmp_path, "schema")
     assert code == 0
     assert json.loads(out)["properties"]
-
-    code, out, err = await run_command(tmp_path, "schema", "--openapi")
-    assert (code, out) == (2, "")
-    assert err == "pointsman: schema --openapi is not available in this version\n"
 
 
 async def test_init_writes_a_file_that_passes_check_and_does_not_overwrite(tmp_path):

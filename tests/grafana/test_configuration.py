@@ -14,6 +14,7 @@ ALERTS = {
     "PointsmanQueueOld": "warning",
     "PointsmanUnknownOutcomes": "warning",
     "PointsmanConfigRejected": "warning",
+    "PointsmanWebhooksLost": "warning",
     "PointsmanUnreachable": "critical",
 }
 

@@ -220,3 +220,26 @@ def test_no_float_takes_part_in_an_amount():
     amounts.append(settle(BY_TOKENS, ONE, billed=Billed.YES, usage=OPENAI_USAGE, reported=None).cost_nanos)
 
     assert [type(amount) for amount in amounts] == [int] * 4
+
+
+CHAT = Shape(kind=Kind.CHAT_COMPLETION, model="m", prompt_chars=300)
+TALK = Price(tokens=Tokens(input=USD, output=10 * USD))  # 1,000 and 10,000 nano-USD for a token
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        (replace(CHAT, max_tokens=50), 100_000 + 500_000),
+        (replace(CHAT, max_tokens=50, n=3), 100_000 + 1_500_000),
+        (replace(CHAT, max_tokens=0), 100_000),
+        (CHAT, 100_000 + 4_096 * 10_000),
+    ],
+)
+def test_a_chat_is_estimated_by_its_prompt_and_the_longest_answer_allowed(shape, expected):
+    assert quote(TALK, shape) == expected
+
+
+def test_a_chat_costs_what_it_used_however_long_it_might_have_been():
+    usage = Usage(input_tokens=9, output_tokens=2)
+
+    assert settle(TALK, CHAT, billed=Billed.YES, usage=usage, reported=None) == Settled(9_000 + 20_000)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.seen import surfaces_2, surfaces_4, surfaces_6
+from tests.seen import surfaces_1, surfaces_2, surfaces_4, surfaces_5, surfaces_6
 
-SIGHTS = [surfaces_2, surfaces_4, surfaces_6]
+SIGHTS = [surfaces_1, surfaces_2, surfaces_4, surfaces_5, surfaces_6]
 
 
 @pytest.mark.parametrize("sight", SIGHTS, ids=lambda sight: sight.__name__.rpartition(".")[2])

@@ -7,6 +7,7 @@ from router.outbox import webhook_of
 from router.outcome import Billed
 from router.persistence import Admitted, Demand, Opened, Owner
 from router.provider import Handle, Kind, Usage
+from router.relays import Charge, Relayed
 from router.task import (
     Attempt,
     Error,
@@ -83,6 +84,36 @@ def a_webhook(number=1, **changes):
     """A webhook as its taker knows it; no store has it."""
     task = a_task(number, callback_url="https://hook.example/a", callback_events=("task.running",))
     return replace(webhook_of(task, apply(task, begin())), **changes)
+
+
+def a_relayed(number=1, **changes):
+    """Make a try of a relayed completion that succeeded."""
+    plain = Relayed(
+        request_id=f"req_{number:032x}",
+        n=1,
+        tenant="acme",
+        key_id="key-1",
+        model="gpt-4o",
+        provider="openai",
+        target="openai",
+        target_model="gpt-4o-mini",
+        account="OPENAI_API_KEY",
+        streamed=True,
+        begun=True,
+        started_at=NOW,
+        ended_at=LATER,
+        outcome="succeeded",
+        billing=Billed.YES,
+        cost_nanos=3 * CENT,
+        http_status=200,
+        detail="",
+        usage=Usage(input_tokens=9, cached_tokens=4, output_tokens=2),
+    )
+    return replace(plain, **changes)
+
+
+def charge(budget="tenant:acme", *, held=0, spent=3 * CENT, window=DAY):
+    return Charge(budget, window, held, spent)
 
 
 def demand(budget="tenant:acme", *, unit=4 * CENT, limit=100 * CENT, units=1, window=DAY):

@@ -57,6 +57,7 @@ from router.task import (
 from tests.store import stage
 from tests.store.draws import ENDPOINTS, TENANTS, AreaDraws
 from tests.store.engines import open_postgres
+from tests.store.script_relays import RelayScript
 
 VERBS = int(os.environ.get("POINTSMAN_TEST_VERBS", "2000"))
 VERBS_MAX = 20 * VERBS
@@ -68,18 +69,8 @@ CIRCUITS = [(provider, provider, model) for provider in PROVIDERS for model in (
 PAIRS = [(f"tenant:{tenant}", "day") for tenant in TENANTS] + [("all", "total"), ("provider:openai", "month")]
 
 READS = {"view", "search", "alike", "waiting", "backlog", "balances", "ledger", "halted", "ended", "spending"}
-READS |= {
-    "find_key",
-    "key",
-    "keys",
-    "uncollected",
-    "webhooks",
-    "webhooks_due",
-    "is_disabled",
-    "versions",
-    "changed",
-    "films",
-}
+READS |= {"find_key", "key", "keys", "uncollected", "webhooks", "webhooks_due", "is_disabled", "versions", "changed"}
+READS |= {"relayed", "films"}
 MUST_BE_MET = {
     *("register yes", "heartbeat yes", "heartbeat no", "claim yes", "claim no", "ping yes", "keep yes"),
     *("admit Admitted", "admit Duplicate", "admit OverBudget"),
@@ -95,11 +86,12 @@ MUST_BE_MET = {
     *("claim_webhooks yes", "claim_webhooks no", "close_try Webhook", "close_try no", "webhooks no"),
     *("webhooks_due no", "is_disabled no", "renew_webhook Webhook", "renew_webhook no"),
     *("enable_endpoint yes", "enable_endpoint no", "sweep_webhooks yes", "sweep_webhooks no"),
+    *("book yes", "book no", "forget_relayed yes", "forget_relayed no", "relayed no"),
     *(f"{verb} yes" for verb in READS),
 }
 
 
-class Script(AreaDraws):
+class Script(AreaDraws, RelayScript):
     """Draws the next verb from what has been seen."""
 
     def __init__(self, seed):
@@ -113,6 +105,7 @@ class Script(AreaDraws):
         self.key_ids, self.digests, self.secrets = ["key_none"], ["hash-none"], 0
         self.webhooks_taken: list[Webhook] = []
         self.webhooks_seen: list[Webhook] = []
+        self.calls: set[str] = set()  # every id of a relayed call
 
     def draw(self):
         """Return the name of a verb and its arguments."""
@@ -125,6 +118,7 @@ class Script(AreaDraws):
             *("withdraw", "withdraw", "hear", "hear", "hear", "move", "move", "cancel", "cancel", "claim"),
             *("register", "heartbeat", "keep", "ping", "sweep", "erase", "forget", "leave_uncollected", "collect"),
             *("add_key", "revoke_key", "rotate_key"),
+            *("book", "book", "book", "forget_relayed"),
             *("leave", "relieve", "share", "share", "exchange", "exchange", "lease_probe", "lease_probe"),
             *("claim_webhooks", "claim_webhooks", "close_try", "close_try", "close_try", "renew_webhook"),
             *("enable_endpoint", "sweep_webhooks"),
@@ -444,10 +438,10 @@ async def run(seed, verbs, model, *engines):
             if sum(met.values()) % every == 0:
                 assert await snapshot_of(store, script) == before, f"{type(store).__name__}, {where}"
         script.learn(verb, expected, before[0])
-    ledger = [await model.ledger(task_id) for task_id in script.known]
+    ledger = [await model.ledger(task_id) for task_id in (*script.known, *sorted(script.calls))]
     last = await snapshot_of(model, script)
     for store, _every in engines:
-        assert await asyncio.gather(*(store.ledger(task_id) for task_id in script.known)) == ledger
+        assert await asyncio.gather(*(store.ledger(one) for one in (*script.known, *sorted(script.calls)))) == ledger
         assert await snapshot_of(store, script) == last
         check_sums(script, [line for lines in ledger for line in lines], await store.balances(PAIRS))
         assert store.writes == model.writes

@@ -27,6 +27,7 @@ from tests.waiting import poll_until_sync
 
 # Every statement of every area, so that a new file joins by itself; the marks of transactions are PostgreSQL's alone.
 NAMES = {found.name for found in iter_modules(router.store.__path__)} - {"mark", "postgres"}
+TABLES = "task|attempt|hold|ledger|balance|api_key|webhook|relayed"
 AREAS = [import_module(f"router.store.{name}") for name in sorted(NAMES)]
 STATEMENTS = {
     name: text
@@ -399,7 +400,7 @@ def test_no_statement_walks_through_a_table(tmp_path, name):
     question = f"explain query plan {text}"
     plan = [row[3] for row in database.writer.execute(question, values)]
     database.close()
-    walks = [step for step in plan if re.match(r"SCAN (task|attempt|hold|ledger|balance|api_key|webhook)\b", step)]
+    walks = [step for step in plan if re.match(rf"SCAN ({TABLES})\b", step)]
 
     # The jump over the fences begins at the index's first entry; attempts that are out have an index of their own.
     # A page of all keys begins where the page before it ended, in the order of the primary key.
@@ -415,7 +416,7 @@ def test_statements_on_a_tenants_rows_name_the_tenant(tmp_path):
     across |= {"FIND_KEY", "KEY", "KEYS"}  # whose key it is; operators
     # Who delivers, and operators.
     across |= {"ANY_DUE", "WAITING_HOSTS", "DUE_OF_HOST", "LOCK_ANY_WEBHOOK", "SWEEP_WEBHOOKS"}
-    across |= {"WEBHOOKS", "WEBHOOKS_OF_TASK"}
+    across |= {"WEBHOOKS", "WEBHOOKS_OF_TASK", "RELAYED_TO_FORGET"}
     database = Database(tmp_path / "tasks.db", readers=1)
     with_tenant = (
         "select entry.name from sqlite_master as entry join pragma_table_info(entry.name) as column "

@@ -13,7 +13,7 @@ from tests.tidy.sources import ROOT, Finding, Rule, Source, lies_below
 FLOORS = {
     **dict.fromkeys(("router.task", "router.outcome", "router.events", "router.provider", "router.world"), 0),
     **dict.fromkeys(("router.leases", "router.geometry", "router.money", "router.persistence", "router.usage"), 0),
-    **dict.fromkeys(("router.keys", "router.outbox", "router.changes", "router.shelf"), 0),
+    **dict.fromkeys(("router.keys", "router.outbox", "router.changes", "router.relays", "router.shelf"), 0),
     **dict.fromkeys(("router.config", "router.policy"), 1),
     "router.flow": 2,
     **dict.fromkeys(("router.api", "router.watch", "router.store", "router.vault"), 3),

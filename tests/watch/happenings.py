@@ -21,6 +21,8 @@ from router.events import (
     LifeReplaced,
     QueueRefused,
     Recovered,
+    RelayEnded,
+    RelayMoved,
     TaskAdmitted,
     TaskEnded,
     TaskHeld,
@@ -35,6 +37,7 @@ from router.events import (
 from router.outbox import Standing, Try, TryResult, Webhook
 from router.outcome import Billed
 from router.provider import Handle, Kind
+from router.relays import Relayed
 from router.task import Attempt, Priority, State, Task, accepted, ended
 
 AT = 1_795_176_000_000
@@ -71,6 +74,24 @@ FAILURE = ended(INTENT, AT, "overloaded", Billed.NO, 0, http_status=503, detail=
 SUCCESS = ended(INTENT, AT, "succeeded", Billed.YES, 40_000_000)
 DONE = replace(TASK, state=State.SUCCEEDED, completed_at=AT)
 FAILED = replace(TASK, state=State.FAILED, completed_at=AT)
+RELAYED = Relayed(
+    request_id="req_" + "0" * 32,
+    n=1,
+    tenant="studio",
+    key_id=None,
+    model="m",
+    provider="a",
+    target="a",
+    target_model="a-model",
+    account="#0",
+    streamed=True,
+    begun=True,
+    started_at=AT - 2_000,
+    ended_at=AT,
+    outcome="succeeded",
+    billing=Billed.YES,
+    cost_nanos=20_000_000,
+)
 
 ONE_OF_EACH: tuple[Event, ...] = (
     TaskAdmitted(AT, TASK),
@@ -85,6 +106,8 @@ ONE_OF_EACH: tuple[Event, ...] = (
     AttemptAccepted(AT, TASK, accepted(INTENT, Handle("job-1"), AT)),
     AttemptEnded(AT, TASK, FAILURE),
     FailedOver(AT, TASK, "a", "b", "overloaded"),
+    RelayEnded(AT, RELAYED, 30_000_000),
+    RelayMoved(AT, RELAYED.request_id, "studio", "m", "a", "b", "overloaded"),
     BreakerMoved(AT, "a", "a", "a-model", "closed", "open", 30.0),
     AccountRested(AT, "a", "#0", 600.0, "no credit left"),
     BudgetRefused(AT, "studio", "tenant:studio", "day:2026-11-21", 5),

@@ -5,7 +5,16 @@ from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.events import AttemptEnded, ConfigApplied, FailedOver, TaskAdmitted, TaskEnded, WebhookTried
+from router.events import (
+    AttemptEnded,
+    ConfigApplied,
+    FailedOver,
+    RelayEnded,
+    RelayMoved,
+    TaskAdmitted,
+    TaskEnded,
+    WebhookTried,
+)
 from router.outbox import DELIVERIES, Standing, Try, TryResult
 from router.outcome import Billed
 from router.policy.rules import Tenant
@@ -19,6 +28,7 @@ from tests.watch.happenings import (
     FAILURE,
     INTENT,
     ONE_OF_EACH,
+    RELAYED,
     SUCCESS,
     TASK,
     WEBHOOK,
@@ -110,6 +120,21 @@ async def test_an_unknown_cost_enters_no_counter_and_is_seen_by_its_billing():
     unknown = labels(provider="a", model="a-model", outcome="unknown", billing="unknown")
     assert seen["pointsman_attempts_total", unknown] == 1
     assert not [name for name, _labels in seen if name == "pointsman_cost_usd_total"]
+
+
+async def test_a_try_of_a_relayed_completion_counts_as_an_attempt():
+    metrics = make()
+    metrics.read(RelayEnded(AT, RELAYED, None))
+    metrics.read(RelayEnded(AT, replace(RELAYED, outcome="job_failed"), None))
+    metrics.read(RelayMoved(AT, RELAYED.request_id, "studio", "m", "a", "b", "overloaded"))
+
+    seen = await samples(metrics)
+    success = labels(provider="a", model="a-model", outcome="succeeded", billing="billed")
+    assert seen["pointsman_attempts_total", success] == 1
+    assert seen["pointsman_cost_usd_total", labels(provider="a", model="a-model", tenant="studio")] == 0.04
+    assert seen["pointsman_wasted_usd_total", labels(provider="a", reason="job_failed")] == 0.02
+    assert seen["pointsman_attempt_duration_seconds_sum", labels(provider="a", model="a-model")] == 4
+    assert seen["pointsman_failovers_total", labels(model="m", from_="a", to="b", reason="overloaded")] == 1
 
 
 async def test_names_that_the_configuration_lacks_are_other():

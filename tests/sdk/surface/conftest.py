@@ -55,6 +55,23 @@ models:
     kind: chat
     targets:
       - {{provider: openai, model: gpt-4o, price: {{tokens: {{input: 2.5, output: 10}}}}}}
+  # Targets with names of their own: what rests for one test is there for the others.
+  pair-overloaded:
+    kind: chat
+    targets:
+      - {{name: overloaded, provider: openai, model: gpt-4o, price: {{tokens: {{input: 2.5, output: 10}}}}}}
+      - {{provider: apiyi, model: gpt-4o, price: {{tokens: {{input: 2.5, output: 10}}}}}}
+  pair-throttled:
+    kind: chat
+    targets:
+      - {{name: throttled, provider: openai, model: gpt-4o, price: {{tokens: {{input: 2.5, output: 10}}}}}}
+      - {{provider: apiyi, model: gpt-4o, price: {{tokens: {{input: 2.5, output: 10}}}}}}
+  gpt-4o-poor:
+    kind: chat
+    targets:
+      - {{provider: openai, model: gpt-4o, price: {{tokens: {{input: 2.5, output: 10}}}}}}
+budgets:
+  - {{scope: model, match: gpt-4o-poor, window: total, limit: 0.000001}}
 """
 
 
