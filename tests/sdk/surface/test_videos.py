@@ -52,7 +52,16 @@ def test_a_job_names_its_task_and_its_request(sdk):
     assert reply.headers["x-task-id"].replace("task_", "video_") == reply.parse().id
 
 
-def test_a_form_that_brings_a_first_frame_is_read_and_told_that_nobody_takes_one(sdk, daemon):
+def test_a_first_frame_goes_to_the_target_that_takes_one(sdk, daemon):
+    frame = ("a.png", encode_png(1280, 720), "image/png")
+    video = see_through(sdk, sdk.videos.create(**{**FILM, "model": "sora-2"}, input_reference=frame).id)
+
+    assert (video.status, video.seconds) == ("completed", "4")
+    creates = [one for one in daemon.upstream["openai"].requests()["requests"] if one["path"] == "/v1/videos"]
+    assert creates[-1]["headers"]["content-type"].startswith("multipart/form-data")
+
+
+def test_a_first_frame_that_nobody_takes_is_refused_and_costs_nothing(sdk, daemon):
     before = daemon.upstream["apiyi"].bill()["submitted"]
     with pytest.raises(openai.BadRequestError) as refused:
         sdk.videos.create(**FILM, input_reference=("a.png", encode_png(1280, 720), "image/png"))
@@ -129,6 +138,21 @@ def test_a_live_film_is_not_deleted_and_the_sdk_asks_once(sdk, daemon):
 
     assert refused.value.response.headers["x-should-retry"] == "false"
     assert see_through(sdk, created.id).status == "completed"
+
+
+def test_a_remix_is_made_by_the_target_that_made_the_film_though_it_is_not_the_first(sdk, daemon):
+    # The first target makes no twelve seconds.
+    film = see_through(sdk, sdk.videos.create(**{**FILM, "model": "sora-2", "seconds": "12"}).id)
+    before = {slug: one.bill()["billed"] for slug, one in daemon.upstream.items()}
+    remix = sdk.videos.remix(film.id, prompt="the same at night")
+    assert (remix.remixed_from_video_id, remix.prompt, remix.seconds) == (film.id, "the same at night", "12")
+
+    assert see_through(sdk, remix.id).status == "completed"
+    assert sdk.videos.download_content(remix.id).read()[4:8] == b"ftyp"
+    after = {slug: one.bill()["billed"] for slug, one in daemon.upstream.items()}
+    assert after == {**before, "openai": before["openai"] + 1}
+    posts = [one["path"] for one in daemon.upstream["openai"].requests()["requests"] if one["method"] == "POST"]
+    assert posts[-1].endswith("/remix")
 
 
 def test_a_remix_that_the_provider_does_not_make_is_refused_with_the_reason(sdk, film):
