@@ -24,7 +24,7 @@ from router.api.services import ReloadResult
 from router.events import ConfigApplied, ConfigRejected
 from router.flow.life import Life
 from router.policy import route
-from router.policy.route import Standing
+from router.policy.route import Standing, TrackRecord
 from router.policy.rules import Provider, Ruleset, Shape, Target
 from router.provider import Kind
 from router.task import Preferences
@@ -215,3 +215,7 @@ class Calm:
     def may_repeat(self, provider: Provider, target: Target) -> bool:
         """Always."""
         return True
+
+    def track_record(self, provider: Provider, target: Target) -> TrackRecord:
+        """Nothing is known."""
+        return TrackRecord()

@@ -16,7 +16,7 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from router.api import strict_json
-from router.api.errors import Refusal, invalid, not_yet
+from router.api.errors import Refusal, invalid
 from router.api.uploads import digests_of, take_files
 from router.flow.draft import Upload
 from router.flow.runtime import FILES, REMIX
@@ -35,6 +35,7 @@ TOKENS_MAX = 10_000_000
 SECONDS_MAX = 7 * 86_400
 FILM_MAX_S = 600
 METADATA_MAX = 16
+SORTS = ("price", "latency", "success")
 CALLBACK_MAX_CHARS = 2048
 EXTRAS = frozenset(
     {
@@ -355,11 +356,9 @@ def _flag(param: str, value: object) -> bool:
 
 
 def _sort(param: str, value: object) -> str:
-    if value in ("latency", "success"):
-        not_yet(param, f"Sorting by {value}")
-    if value != "price":
-        invalid(param, f"{param} must be one of price, latency, success.")
-    return "price"
+    if not isinstance(value, str) or value not in SORTS:
+        invalid(param, f"{param} must be one of {', '.join(SORTS)}.")
+    return value
 
 
 def _max_price(param: str, value: object) -> Mapping[str, int]:

@@ -50,11 +50,6 @@ def invalid(
     raise Refusal(Error(error_type, message, code or error_type, param=param))
 
 
-def not_yet(param: str, what: str) -> NoReturn:
-    """Refuse what the contract has and this version has not: never accepted and ignored."""
-    invalid(param, f"{what} is not available in this version.", code="not_available")
-
-
 def body_of(refusal: Refusal, request_id: str, surface: str = "native") -> dict[str, Any]:
     """The error in the form of a surface: Pixapi's own (contract 5.2), else contract 5.5's with every field present."""
     error = refusal.error

@@ -33,7 +33,7 @@ def explain(
     order: Annotated[list[str] | None, typer.Option(help="Provider to try first; may be repeated.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Provider to keep to; may be repeated.")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Provider to leave out; may be repeated.")] = None,
-    sort: Annotated[str | None, typer.Option(help="price replaces the rule's strategy.")] = None,
+    sort: Annotated[str | None, typer.Option(help="price, latency or success: replaces the rule's strategy.")] = None,
     config: Annotated[
         Path | None, typer.Option(readable=False, help="The routing file; POINTSMAN_CONFIG if not given.")
     ] = None,
@@ -52,8 +52,8 @@ def explain(
         complain(f"--kind must be one of {', '.join(kinds)}", code=USAGE)
     if priority not in priorities:
         complain(f"--priority must be one of {', '.join(priorities)}", code=USAGE)
-    if sort not in {None, "price"}:
-        complain("--sort: only price is available in this version", code=USAGE)
+    if sort not in {None, "price", "latency", "success"}:
+        complain("--sort must be one of price, latency, success", code=USAGE)
     wanted = kinds[kind]
     said = {"size": size, "quality": quality, "seconds": seconds}
     shape = Shape(

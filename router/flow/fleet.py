@@ -31,10 +31,10 @@ from router.flow.roster import (
     show_target,
     stand,
 )
-from router.outcome import FACTS, Ejects, Fail, FailureKind, Health
+from router.outcome import FACTS, Ejects, Fail, FailureKind, Fault, Health
 from router.policy.health import Circuit, CircuitState, Ticket, Transition
-from router.policy.pace import Latency, Slots, clamp_rest
-from router.policy.route import Standing
+from router.policy.pace import Latency, Slots, Successes, clamp_rest
+from router.policy.route import Standing, TrackRecord
 from router.policy.rules import Credential, Provider, Ruleset, Target
 from router.world import Clock
 
@@ -104,6 +104,11 @@ class Fleet(SharedFleet):
     def may_repeat(self, provider: Provider, target: Target) -> bool:
         """Tell whether the retry budget, which is the provider's, has room for a repeat at this target."""
         return self._provider_of(provider).retries.affords(self.monotonic())
+
+    def track_record(self, provider: Provider, target: Target) -> TrackRecord:
+        """Tell how the target has done lately, at this daemon."""
+        line = self._target_of(provider, target)
+        return TrackRecord(line.latency.p50_s, line.successes.rate(self.monotonic()))
 
     def free(self, provider: Provider) -> int:
         """How many attempts could start there now, as far as places and rate are concerned."""
@@ -262,12 +267,15 @@ class Fleet(SharedFleet):
     def _learn_success(self, place: Started, elapsed_s: float) -> None:
         now = self.monotonic()
         place.line.latency.note(elapsed_s)
+        place.line.successes.note(now, succeeded=True)
         self._tell(place.line, place.line.circuit.succeeded(place.ticket, now))
         if place.login is not None and place.account_ticket is not None:
             place.login.account.accepted(place.account_ticket, now)
 
     def _learn_failure(self, place: Started, outcome: Fail) -> None:
         now = self.monotonic()
+        if FACTS[outcome.kind].fault is Fault.PROVIDER:
+            place.line.successes.note(now, succeeded=False)
         self._learn_rest(place, outcome, now)
         self._tell(place.line, self._learn_health(place, outcome, now))
         if place.login is None or place.account_ticket is None:
@@ -416,7 +424,7 @@ class Fleet(SharedFleet):
         for line in self._targets.values():
             if line.key[0] == live.name:
                 self._tell(line, line.circuit.reset())
-                line.rest_until_s, line.latency = -math.inf, Latency()
+                line.rest_until_s, line.latency, line.successes = -math.inf, Latency(), Successes()
 
 
 def _key_of(provider: Provider, target: Target) -> Key:

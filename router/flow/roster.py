@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from router.leases import Grant, Want
 from router.policy.health import Account, Bar, Circuit, CircuitState, Outlook
-from router.policy.pace import Allowance, Bucket, Latency, RetryBudget, Slots
+from router.policy.pace import Allowance, Bucket, Latency, RetryBudget, Slots, Successes
 from router.policy.route import RESTING, Standing
 from router.policy.rules import Credential, Provider
 
@@ -137,6 +137,7 @@ class LiveTarget:
     circuit: Circuit
     rest_until_s: float = -math.inf
     latency: Latency = field(default_factory=Latency)
+    successes: Successes = field(default_factory=Successes)
     in_use: int = 0
     right: ProbeRight | None = None
     version: int = 0

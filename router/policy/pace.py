@@ -272,6 +272,34 @@ class Latency:
         return sorted(self._samples)[len(self._samples) // 2]
 
 
+class Successes:
+    """How many attempts at a target succeeded in the last hour, of those that it had a part in; to five minutes."""
+
+    __slots__ = ("_slots",)
+
+    SLOT_S = 300.0
+    SLOTS = 12
+
+    def __init__(self) -> None:
+        """Nothing was seen yet."""
+        self._slots: dict[int, tuple[int, int]] = {}  # number of the five minutes -> (succeeded, all)
+
+    def note(self, now_s: float, *, succeeded: bool) -> None:
+        """An attempt ended (monotonic seconds)."""
+        slot = int(now_s // self.SLOT_S)
+        if slot not in self._slots:
+            self._slots = {number: counts for number, counts in self._slots.items() if number > slot - self.SLOTS}
+        good, total = self._slots.get(slot, (0, 0))
+        self._slots[slot] = good + succeeded, total + 1
+
+    def rate(self, now_s: float) -> float | None:
+        """The share of successes; None below 20 attempts."""
+        oldest = int(now_s // self.SLOT_S) - self.SLOTS
+        counts = [pair for number, pair in self._slots.items() if number > oldest]
+        total = sum(pair[1] for pair in counts)
+        return None if total < SAMPLES_NEEDED else sum(pair[0] for pair in counts) / total
+
+
 def clamp_rest(rest_s: float | None, *, has_other: bool) -> float | None:
     """Seconds for which a throttled target rests; None: no rest, the task backs off by itself.
 

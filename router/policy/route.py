@@ -34,6 +34,7 @@ __all__ = [
     "Plan",
     "Reason",
     "Standing",
+    "TrackRecord",
     "Try",
     "UnknownModel",
     "attempt_timeout_s",
@@ -64,8 +65,19 @@ class Standing:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class TrackRecord:
+    """How a target has done: the median time of its successes, and their share in the last hour; None: too few."""
+
+    latency_s: float | None = None
+    success_rate: float | None = None
+
+
 class FleetView(Protocol):
     """What a decision may ask of the fleet."""
+
+    def track_record(self, provider: Provider, target: Target) -> TrackRecord:
+        """Tell how the target has done lately."""
 
     def standing(self, provider: Provider, target: Target) -> Standing:
         """Tell how the target stands."""
@@ -107,7 +119,7 @@ class Plan:
     """The answer of a decision: candidates in the order to take them (untried ones first), and everybody else.
 
     `timeout_s` bounds one attempt. `dropped` are the input fields that the first candidate does not take, `fields` all
-    that were sent and matter. `ordered_by` is the strategy, or `order` or `price` where the request said so.
+    that were sent and matter. `ordered_by` is the strategy, or `order` or the word of `sort` where the request said so.
     """
 
     rule: Rule
@@ -159,14 +171,15 @@ def plan(
         return UnknownModel(nobody, (), (), timeout_s, model=shape.model)
     rule = _rule_for(model, shape, now=now, zone=rules.zone)
     offers, excluded = _screen(rule, rules, shape, preferences, priced_only=priced_only)
-    order = _order_by_strategy(offers, rule, preferences, task_id)
+    order = _order_by_sort(offers, preferences, fleet) or _order_by_strategy(offers, rule, preferences, task_id)
     offers.sort(key=lambda one: order.places[one.target.name])
     if not preferences.allow_fallbacks:
         excluded += [exclude(one.target, Reason.NOT_FIRST, "the request allows no fallback") for one in offers[1:]]
         del offers[1:]
     candidates, away = _look_around(offers, order, fleet, _Past(history, rule, model, rules), barred=barred)
     untried = [one for one in candidates if one.tries == 0]
-    if rule.on_failure is OnFailure.CHEAPEST and _is_disturbed(offers, candidates, history):
+    wants_cheapest = rule.on_failure is OnFailure.CHEAPEST and preferences.sort is None
+    if wants_cheapest and _is_disturbed(offers, candidates, history):
         order = _order_on_failure(offers, preferences)
         untried = [replace(one, score=order.scores[one.target.name]) for one in untried]
         untried.sort(key=lambda one: order.places[one.target.name])
@@ -290,8 +303,6 @@ def _screen(
 
 # -- the order ------------------------------------------------------------------------------------------------------
 
-BY_PRICE = "price"
-
 
 @dataclass(frozen=True, slots=True)
 class _Order:
@@ -302,10 +313,27 @@ class _Order:
     places: Mapping[str, int]
 
 
+def _order_by_sort(offers: Sequence[_Offer], preferences: Preferences, fleet: FleetView) -> _Order | None:
+    """Order as the request's `sort` says, which replaces the strategy; None when it says nothing.
+
+    Who has done too little to tell comes last, as the file lists them.
+    """
+    scores: Mapping[str, float | None]
+    match preferences.sort:
+        case None:
+            return None
+        case "latency":
+            scores = {one.target.name: fleet.track_record(one.provider, one.target).latency_s for one in offers}
+        case "success":
+            rates = {one.target.name: fleet.track_record(one.provider, one.target).success_rate for one in offers}
+            scores = {name: None if rate is None else 1 - rate for name, rate in rates.items()}
+        case _:
+            scores = _prices_of(offers)
+    return _order(offers, scores, preferences.sort, preferences)
+
+
 def _order_by_strategy(offers: Sequence[_Offer], rule: Rule, preferences: Preferences, task_id: str) -> _Order:
-    """Order as the rule's strategy says, or the request's `sort`, which replaces it."""
-    if preferences.sort == BY_PRICE:
-        return _order(offers, _prices_of(offers), BY_PRICE, preferences)
+    """Order as the rule's strategy says."""
     scores: Mapping[str, float | None]
     match rule.strategy:
         case Strategy.ORDERED:
@@ -318,9 +346,8 @@ def _order_by_strategy(offers: Sequence[_Offer], rule: Rule, preferences: Prefer
 
 
 def _order_on_failure(offers: Sequence[_Offer], preferences: Preferences) -> _Order:
-    """`on_failure: cheapest`. What the request itself asked for (`order`, `sort`) stays."""
-    by = BY_PRICE if preferences.sort == BY_PRICE else Strategy.CHEAPEST.value
-    return _order(offers, _prices_of(offers), by, preferences)
+    """`on_failure: cheapest`. What the request itself asked for (`order`) stays."""
+    return _order(offers, _prices_of(offers), Strategy.CHEAPEST.value, preferences)
 
 
 def _order(offers: Sequence[_Offer], scores: Mapping[str, float | None], by: str, preferences: Preferences) -> _Order:

@@ -94,7 +94,7 @@ async def test_the_unmodified_sdk_gets_pictures_models_and_its_own_exceptions():
         ({"timeout": 0}, "timeout"),
         ({"start_within": "soon"}, "start_within"),
         ({"provider": {"orders": []}}, "provider.orders"),
-        ({"provider": {"sort": "latency"}}, "provider.sort"),
+        ({"provider": {"sort": "colour"}}, "provider.sort"),
         ({"provider": {"max_price": {"task": "cheap"}}}, "provider.max_price.task"),
         ({"stream": "yes"}, "stream"),
         ({"stream": True, "async": True}, "stream"),

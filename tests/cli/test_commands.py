@@ -103,7 +103,7 @@ async def test_explain_follows_the_rules_and_tells_what_it_leaves_out(tmp_path):
         (["--kind", "video.generation", "--model", "m"], 2),
         (["--priority", "now"], 2),
         (["--metadata", "team"], 2),
-        (["--sort", "latency"], 2),
+        (["--sort", "colour"], 2),
         (["--n", "0"], 2),
     ],
 )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 
 from router.outcome import FACTS, Billed, FailureKind
-from router.policy.route import Standing, Try
+from router.policy.route import Standing, TrackRecord, Try
 from router.policy.rules import (
     Credential,
     Defaults,
@@ -74,12 +74,16 @@ class Yard:
 
     standings: dict[str, Standing] = field(default_factory=dict)
     worn: frozenset[str] = frozenset()
+    records: dict[str, TrackRecord] = field(default_factory=dict)
 
     def standing(self, _provider, target):
         return self.standings.get(target.name, READY)
 
     def may_repeat(self, _provider, target):
         return target.name not in self.worn
+
+    def track_record(self, _provider, target):
+        return self.records.get(target.name, TrackRecord())
 
 
 def out_for(seconds, reason="open"):

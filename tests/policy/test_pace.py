@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from router.policy.pace import Allowance, Bucket, DrainRate, Latency, RetryBudget, Slots, Tally, Turnover, clamp_rest
+from router.policy.pace import (
+    Allowance,
+    Bucket,
+    DrainRate,
+    Latency,
+    RetryBudget,
+    Slots,
+    Successes,
+    Tally,
+    Turnover,
+    clamp_rest,
+)
 from router.policy.rules import Rate
 
 
@@ -256,3 +267,20 @@ def test_a_tally_is_the_sum_over_its_last_steps(steps):
         assert tally.total(now + 0.5) == sum(amount for at, amount in added if at > now - 10)
     tally.clear()
     assert tally.total(now + 0.5) == 0
+
+
+# -- the share of successes ------------------------------------------------------------------------------------------
+
+
+def test_a_share_of_successes_is_told_from_twenty_attempts_on_and_forgets_after_an_hour():
+    seen = Successes()
+    for number in range(20):
+        assert seen.rate(0.0) is None
+        seen.note(0.0, succeeded=number % 4 != 0)
+    assert seen.rate(10.0) == 0.75
+    assert seen.rate(3_599.0) == 0.75
+    assert seen.rate(3_600.0) is None
+
+    for _ in range(20):
+        seen.note(3_600.0, succeeded=True)
+    assert seen.rate(3_600.0) == 1.0

@@ -14,6 +14,7 @@ from router.outcome import Billed, FailureKind
 from router.policy.route import (
     Reason,
     Standing,
+    TrackRecord,
     UnknownModel,
     dropped_fields,
     explain,
@@ -447,3 +448,25 @@ def test_a_score_is_what_the_candidates_were_put_in_order_by(rules, preferences,
 
     assert made.ordered_by == ordered_by
     assert [one.score for one in made.candidates] == scores
+
+
+DONE = {"a": TrackRecord(4.0, 0.9), "b": TrackRecord(2.0, None), "c": TrackRecord(None, 0.99)}
+
+
+@pytest.mark.parametrize(
+    ("sort", "order"),
+    [("latency", ["b", "a", "c"]), ("success", ["c", "a", "b"]), ("price", [])],
+)
+def test_a_request_sorts_by_how_targets_did_and_who_has_done_too_little_comes_last(sort, order):
+    made = make_plan(ORDERED, Preferences(sort=sort), fleet=Yard(records=DONE))
+
+    assert made.ordered_by == sort
+    if sort != "price":
+        assert [one.target.name for one in made.candidates] == order
+    assert [one.score is None for one in made.candidates] == sorted(one.score is None for one in made.candidates)
+
+
+def test_what_a_request_sorts_by_stays_after_a_failure():
+    made = make_plan(THEN_CHEAPEST, Preferences(sort="latency"), fleet=Yard(records=DONE), history=(OVERLOADED,))
+
+    assert made.ordered_by == "latency"
