@@ -1,9 +1,9 @@
-"""OpenAI images and chat, and every server that speaks the same forms at another base URL.
+"""OpenAI images, chat and videos, and every server that speaks the same forms at another base URL.
 
-All of it is synchronous: one POST, whose answer comes whole or event by event; no job id, no poll, no cancel, no later
-lookup, no idempotency key (OpenAI API reference, Images and Chat). OpenAI's own videos closed in September 2026. The
-wire forms live in `formats/openai_*.py`, the table of statuses in `formats/failures.py`; here stands what is OpenAI's
-own.
+Pictures and chat are synchronous: one POST, whose answer comes whole or event by event; no job id, no poll, no cancel,
+no later lookup, no idempotency key (OpenAI API reference, Images and Chat). Films are jobs that are polled. OpenAI's
+own videos closed in September 2026, and many sellers went on with the form: it is spoken for them. The wire forms live
+in `formats/openai_*.py`, the table of statuses in `formats/failures.py`; here stands what is OpenAI's own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from providers.formats import failures, openai_chat, openai_image_stream, openai_images, openai_stream
+from providers.formats import failures, openai_chat, openai_image_stream, openai_images, openai_stream, openai_videos
 from providers.formats.failures import Dialect, Ruling, as_object
 from router import outcome
 from router.outcome import Billed, Fail, FailureKind
@@ -37,11 +37,13 @@ from router.provider import (
     Role,
     Streamed,
     Submitted,
+    Trouble,
     Usage,
     rest_asked,
 )
 
 MODELS_BYTES = 4 << 20
+POLLS_EVERY_S = 10.0  # "poll each 10-20 s" (OpenAI videos)
 
 FACTS = AdapterFacts(
     slug="openai",
@@ -49,26 +51,27 @@ FACTS = AdapterFacts(
     # A model that we do not know, here or at a compatible server, gets every field as it came.
     abilities={
         **openai_images.MODELS,
+        **openai_videos.MODELS,
         "*": Abilities(
-            openai_images.DRAWS | openai_chat.CHATS,
+            openai_images.DRAWS | openai_chat.CHATS | openai_videos.FILMS,
             max_n=10,
             max_images=openai_images.IMAGES_MAX,
-            roles=openai_images.MASKED,
+            roles=openai_images.MASKED | {Role.FIRST_FRAME},
+            remixes=True,
         ),
     },
+    polls_every_s=POLLS_EVERY_S,
     streams=openai_images.DRAWS | openai_chat.CHATS,
     probes=True,
     lacks={
-        "video": "the Videos API was shut down on 24 September 2026",
-        "poll": "everything is synchronous: there is no job id",
-        "cancel": "everything is synchronous: there is no job to cancel",
-        "webhook": "everything is synchronous: there is no job to report",
+        "cancel": "pictures and chat are synchronous, and of films only those that have ended can be deleted",
+        "webhook": "those of films went with OpenAI's own videos; sellers of the form are polled",
     },
 )
 
 DIALECT = Dialect(
-    codes={**openai_images.CODES, **openai_chat.CODES},
-    portable=openai_images.PORTABLE,
+    codes={**openai_images.CODES, **openai_chat.CODES, **openai_videos.CODES},
+    portable=openai_images.PORTABLE | openai_videos.PORTABLE,
     # Only these words: the message of an ordinary rate limit mentions billing, too.
     quota_words=re.compile(
         r"insufficient[ _](quota|balance|credits?|funds)|exceeded your current quota", re.IGNORECASE
@@ -78,6 +81,8 @@ DIALECT = Dialect(
 
 # A preview costs about a hundred output tokens; whether a picture that then fails is charged is not said.
 _IMAGE_STREAM = openai_stream.Terms(DIALECT)
+# What a seller charges for a film that fails is the seller's own affair.
+_JOBS = openai_videos.Terms(DIALECT)
 # "Tokens already produced are billed."
 _CHAT_STREAM = openai_stream.Terms(DIALECT, billed_once_told=Billed.YES)
 
@@ -86,18 +91,20 @@ _VERIFICATION = re.compile(r"\bverif", re.IGNORECASE)
 
 
 class Adapter:
-    """OpenAI's images and chat completions under `base_url` (with /v1)."""
+    """OpenAI's images, chat completions and videos under `base_url` (with /v1)."""
 
     facts: AdapterFacts = FACTS
 
     async def submit(self, job: Job, call: Call) -> Submitted:
-        """Make the pictures or the completion, and wait; the connection is silent until then."""
+        """Make the pictures or the completion, and wait, the connection silent until then; or hand in the film."""
         request = build(job)
         if isinstance(request, Fail):
             return request
         reply = await call(request)
         if isinstance(reply, Broken):
             return failures.tell_broken(reply, secret=job.credential)
+        if job.kind is Kind.VIDEO_GENERATION:
+            return _conclude_film(job, reply)
         return _conclude(job, reply)
 
     async def stream(self, job: Job, listen: Listen) -> AsyncGenerator[Streamed, None]:
@@ -123,8 +130,13 @@ class Adapter:
                         yield one
 
     async def poll(self, handle: Handle, job: Job, call: Call) -> Polled:
-        """Say that there is nothing to ask: a lost answer cannot be looked up."""
-        return Missing("this provider keeps no jobs")
+        """Ask after a film. Of pictures and completions no lost answer can be looked up."""
+        if job.kind is not Kind.VIDEO_GENERATION:
+            return Missing("this provider keeps no jobs but films")
+        reply = await call(openai_videos.ask_after(handle, job, _videos_url(job)))
+        if isinstance(reply, Broken):
+            return Trouble(outcome.one_line(failures.mask(reply.detail, job.credential)))
+        return openai_videos.read_poll(handle, reply, job, _videos_url(job), _JOBS)
 
     async def cancel(self, handle: Handle, job: Job, call: Call) -> None:
         """Do nothing: there is no cancel."""
@@ -151,6 +163,8 @@ def build(job: Job, *, streamed: bool = False) -> Request | Fail:
             return openai_chat.ask(job, f"{root}/chat/completions", streamed=streamed)
         case Kind.IMAGE_GENERATION:
             return openai_images.ask(job, f"{root}/images/generations", streamed=streamed)
+        case Kind.VIDEO_GENERATION:
+            return openai_videos.ask(job, _videos_url(job), openai_videos.build_body(job))
         case Kind.IMAGE_EDIT if job.files_of(Role.IMAGE):
             return openai_images.ask(job, f"{root}/images/edits", streamed=streamed)
         case Kind.IMAGE_EDIT:
@@ -193,4 +207,22 @@ def _conclude(job: Job, reply: Reply) -> Done | Fail:
         media = openai_images.read_media(reply.data, job.n)
     if media:
         return Done(media, usage(reply.data), http_status=reply.status)
+    return _fail_of(job, reply)
+
+
+def _conclude_film(job: Job, reply: Reply) -> Submitted:
+    accepted = openai_videos.read_created(reply, job, _videos_url(job), _JOBS)
+    if accepted is not None:
+        return accepted
+    failed = _fail_of(job, reply)
+    # A film is looked at before it is begun, and what is refused then is not charged.
+    free = failed.kind is FailureKind.REFUSED and reply.status // 100 != 2
+    return replace(failed, billed=Billed.NO) if free else failed
+
+
+def _fail_of(job: Job, reply: Reply) -> Fail:
     return fail(reply.status, reply.headers, failures.body_of(reply), now=job.now, secret=job.credential)
+
+
+def _videos_url(job: Job) -> str:
+    return f"{job.base_url.rstrip('/')}/videos"

@@ -1,9 +1,9 @@
 """Pointsman as an upstream: daemons in a row, so that a branch office routes through a central one.
 
-The native surface is spoken (contract 5.3): a task is accepted, polled, cancelled. The attempt's key goes along as
-`Idempotency-Key`, and the other daemon promises that one key is one task (contract 5.4): a repeat after a broken
-connection or a crash attaches to what was accepted and is never paid for twice. What the other daemon says of its bill
-(`cost`, `billing`) is taken as it is; it has settled with its own providers.
+The native surface is spoken (contract 5.3): a task is accepted, polled, cancelled; only a remix is asked for on the
+videos' own. The attempt's key goes along as `Idempotency-Key`, and the other daemon promises that one key is one task
+(contract 5.4): a repeat after a broken connection or a crash attaches to what was accepted and is never paid for twice.
+What the other daemon says of its bill (`cost`, `billing`) is taken as it is; it has settled with its own providers.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ FACTS = AdapterFacts(
             max_images=16,
             roles=frozenset(Role) - {Role.IMAGE},
             takes_urls=True,
+            remixes=True,
         )
     },
     idempotent=True,
@@ -117,9 +118,7 @@ class Adapter:
         """Hand the task on under the attempt's key; a repeat of it gets the same task, ended or not."""
         if job.kind not in FACTS.abilities["*"].kinds:
             return outcome.fail(FailureKind.UNSUPPORTED, f"this adapter does not do {job.kind.value}", param="kind")
-        headers = {**_headers(job.credential), "Idempotency-Key": job.attempt_key}
-        body = {"kind": job.kind.value, "model": job.model, "input": build_input(job)}
-        reply = await call(Request("POST", f"{_root(job)}/tasks", headers, body, max_reply_bytes=REPLY_BYTES))
+        reply = await call(build(job))
         if isinstance(reply, Broken):
             return failures.tell_broken(reply, secret=job.credential)
         if reply.status // 100 == 2 and (task_id := jobs.read_id(as_object(reply.data).get("id"))):
@@ -160,6 +159,20 @@ class Adapter:
             return None
         body = failures.body_of(reply)
         return fail(reply.status, reply.headers, body, now=account.now, secret=account.credential)
+
+
+def build(job: Job) -> Request:
+    """Write the submit: a task, or the remix of a film that the other daemon has made (contract 5.1).
+
+    The remix answers with a video object, whose id its task is read by like any other.
+    """
+    headers = {**_headers(job.credential), "Idempotency-Key": job.attempt_key}
+    url = f"{_root(job)}/tasks"
+    body: dict[str, Any] = {"kind": job.kind.value, "model": job.model, "input": build_input(job)}
+    if job.remix_of is not None:
+        url = f"{_root(job)}/videos/{quote(job.remix_of, safe='')}/remix"
+        body = {"prompt": job.input.get("prompt")}
+    return Request("POST", url, headers, body, max_reply_bytes=REPLY_BYTES)
 
 
 def fail(status: int, headers: Mapping[str, str], body: Any, *, now: int = 0, secret: str = "") -> Fail:

@@ -10,7 +10,7 @@ bills, stands in its adapter. Pure: no call is made here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from types import MappingProxyType
 from typing import Any
@@ -20,9 +20,11 @@ from providers.formats import failures, jobs, openai_images
 from providers.formats.failures import Dialect, Ruling, as_object, as_text
 from providers.formats.multipart import write_fields
 from router import outcome
+from router.geometry import Sizes
 from router.outcome import Billed, Fail, FailureKind
 from router.provider import (
     REST_MAX_S,
+    Abilities,
     Done,
     Handle,
     Job,
@@ -40,6 +42,19 @@ from router.provider import (
 )
 
 FILMS = frozenset({Kind.VIDEO_GENERATION})
+_SMALL, _LARGE = frozenset({"auto", "720x1280", "1280x720"}), frozenset({"1024x1792", "1792x1024"})
+_SORA = Abilities(
+    FILMS,
+    sizes=Sizes(named=_SMALL),
+    fields=frozenset({"prompt", "n", "size", "seconds"}),
+    roles=frozenset({Role.FIRST_FRAME}),
+    seconds=frozenset({4, 8, 12}),
+    remixes=True,
+)
+MODELS: Mapping[str, Abilities] = MappingProxyType(
+    {"sora-2*": _SORA, "sora-2-pro*": replace(_SORA, sizes=Sizes(named=_SMALL | _LARGE))}
+)
+"""What the models of this form do at every seller that has the whole of it."""
 REPLY_BYTES = 1 << 20
 
 # "Unknown" is none of these: an unheard-of word means that the job lives until it says otherwise.
@@ -74,7 +89,13 @@ def build_body(job: Job) -> dict[str, Any]:
 
 
 def ask(job: Job, url: str, body: Mapping[str, Any]) -> Request:
-    """Write the create: multipart where a file goes along as the first frame, else JSON."""
+    """Write the create: multipart where a file goes along as the first frame, else JSON; or the remix of a film.
+
+    A remix takes the prompt alone; length and size are those of the film.
+    """
+    if job.remix_of is not None:
+        remix = f"{url}/{quote(job.remix_of, safe='')}/remix"
+        return Request("POST", remix, headers(job.credential), {"prompt": body["prompt"]}, max_reply_bytes=REPLY_BYTES)
     form: tuple[Part, ...] = ()
     for source in job.files_of(Role.FIRST_FRAME)[:1]:
         if source.url is not None:

@@ -161,6 +161,7 @@ def job_of(slug: str, **changes: Any) -> Job:
         now=NOW,
         files=tuple(Source(**{**one, "role": Role(one["role"])}) for one in spec.get("files", ())),
         callback_url=spec.get("callback_url"),
+        remix_of=spec.get("remix_of"),
     )
 
 

@@ -16,6 +16,8 @@ SIZES = [
     ("dieyuyun", "gpt-image-2", "auto 2048x2048", "1000x1000"),
     ("worldrouter", "gpt-image-2", "auto 1024x1024", "1000x1000"),
     ("worldrouter", "gemini-2.5-flash-image", "auto", "1024x1024 2048x2048"),
+    ("openai", "sora-2", "auto 1280x720 720x1280", "1792x1024 1920x1080"),
+    ("openai", "sora-2-pro-2025-10-06", "1280x720 1024x1792", "1920x1080"),
     ("apiyi", "gpt-image-2", "auto 2048x2048", "2048x2050"),
     ("apiyi", "veo-3.1-fast", "auto 1280x720 1920x1080", "720x1280 1024x1024 3840x2160 640x360"),
     ("apiyi", "gpt-image-2-all", "auto", "1024x1024"),
@@ -126,8 +128,8 @@ IMAGE, EDIT, VIDEO, CHAT = Kind.IMAGE_GENERATION, Kind.IMAGE_EDIT, Kind.VIDEO_GE
     [
         ("openai", "gpt-image-2", {IMAGE, EDIT}),
         ("openai", "dall-e-3", {IMAGE}),
-        ("openai", "gpt-5-mini", {IMAGE, EDIT, CHAT}),
-        ("openai", "sora-2", {IMAGE, EDIT, CHAT}),
+        ("openai", "gpt-5-mini", {IMAGE, EDIT, VIDEO, CHAT}),
+        ("openai", "sora-2", {VIDEO}),
         ("apiyi", "gpt-image-2-all", {IMAGE, EDIT}),
         ("apiyi", "veo-3.1-fast", {VIDEO}),
         ("apiyi", "MiniMax-H3", set()),
@@ -156,7 +158,8 @@ def test_a_model_does_the_kinds_of_its_page(slug, model, kinds):
     ("slug", "model", "max_images", "roles", "takes_urls"),
     [
         ("openai", "gpt-image-2", 16, {Role.MASK}, True),
-        ("openai", "some-model-elsewhere", 16, {Role.MASK}, False),
+        ("openai", "some-model-elsewhere", 16, {Role.MASK, Role.FIRST_FRAME}, False),
+        ("openai", "sora-2-pro", 0, {Role.FIRST_FRAME}, False),
         ("openai", "dall-e-3", 0, set(), False),
         ("apiyi", "gpt-image-2", 16, {Role.MASK}, False),
         ("apiyi", "gpt-image-2-vip", 16, set(), False),
@@ -200,3 +203,20 @@ def test_what_needs_an_image_is_not_offered_a_prompt():
 def test_only_bfl_lets_refusals_go_free_and_nobody_knows_a_key_that_makes_a_repeat_safe():
     assert [slug for slug in ("apiyi", "bfl", "openai") if facts(slug).refusals_free] == ["bfl"]
     assert not any(facts(slug).idempotent for slug in ("apiyi", "bfl", "openai"))
+
+
+@pytest.mark.parametrize(
+    ("slug", "model", "remixes"),
+    [
+        ("openai", "sora-2", True),
+        ("openai", "some-model-elsewhere", True),
+        ("openai", "gpt-image-2", False),
+        ("pointsman", "anything", True),
+        # Its pages print create, retrieve and content, and nothing else of the form.
+        ("apiyi", "veo-3.1-fast", False),
+        ("apiyi", "wan-3", False),
+        ("veo", "veo-3.1-generate-001", False),
+    ],
+)
+def test_a_film_is_made_anew_where_the_page_says_so(slug, model, remixes):
+    assert facts(slug).of_model(model).remixes == remixes

@@ -41,6 +41,16 @@ models:
     kind: image
     targets:
       - {{provider: apiyi, model: gpt-image-2, price: {{image: {{default: 0.03}}}}}}
+  veo-3:
+    kind: video
+    targets:
+      - {{provider: apiyi, model: veo-3.1-fast, price: {{video_second: {{default: 0.05}}}}}}
+    retry: {{per_target: 0, total: 1}}
+  sora-2:
+    kind: video
+    targets:
+      - {{provider: apiyi, model: veo-3.1-fast, price: {{video_second: {{default: 0.05}}}}}}
+      - {{provider: openai, model: sora-2, price: {{video_second: {{default: 0.1}}}}}}
   gpt-4o:
     kind: chat
     targets:
