@@ -347,6 +347,12 @@ class Pair(Simulation):
     async def _see_stopped(self, task: Task, owner: Daemon) -> None:
         """I11: the job that is out for a task cancelled elsewhere is stopped upstream, if its owner lives."""
         await asyncio.sleep(STOPPED_WITHIN_S)
+        try:
+            view = await owner.life.runtime.world.store.view(task.tenant, task.id)
+        except Unavailable:
+            return
+        # A job whose id was lost with the answer is known to its provider alone.
+        known = {one.handle.remote_id for one in view.attempts if one.handle is not None} if view else set()
         for provider in self.outside.providers.values():
             stoppable = provider.habits.polled and provider.habits.cancels
             if not stoppable or owner not in self._standing() or owner.life.runtime.lapses:
@@ -354,7 +360,7 @@ class Pair(Simulation):
             now_s = asyncio.get_running_loop().time()
             for sale in provider.sales.values():
                 out = sale.at < now_s - STOPPED_WITHIN_S and sale.ends_at > now_s
-                if sale.task_id == task.id and out and not sale.cancelled:
+                if sale.task_id == task.id and sale.remote_id in known and out and not sale.cancelled:
                     self.judge.blame("I11 cancel", f"{task.id} was cancelled elsewhere and {sale.remote_id} goes on")
 
     # -- what only a pair can do wrong --------------------------------------------------------------------------------
