@@ -7,15 +7,16 @@ show the pictures coming (`image_stream`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from aiohttp import web
 
-from router.api import image_stream, submits, views
+from router.api import image_stream, submits
 from router.api.auth import SERVICES, caller_of
 from router.api.bodies import (
     IMAGE_BODY_MAX,
     TASK_BODY_MAX,
     Submission,
-    read_idempotency_key,
     read_json,
     read_prefer,
     read_submission,
@@ -24,7 +25,6 @@ from router.api.dialects import dieyuyun
 from router.api.errors import invalid
 from router.api.multipart import is_form, read_form
 from router.api.replies import json_reply, request_id_of
-from router.flow.draft import Draft
 from router.flow.runtime import STREAM
 from router.provider import Kind
 from router.task import Priority
@@ -59,29 +59,13 @@ async def _take(request: web.Request, route: str) -> web.StreamResponse:
     submission = await _read(request, principal.tenant, kind, route)
     _check_stream(submission, kind)
     at_once = submission.asynchronous or (prefer.respond_async and not submission.streams)
-    draft = Draft(
-        tenant=principal.tenant,
-        key_id=principal.key_id,
-        kind=kind,
-        model=submission.model,
-        input={**submission.input, STREAM: True} if submission.streams else submission.input,
-        surface="dieyuyun" if submission.asynchronous else "openai",
-        route=route,
-        digest=submission.digest,
-        request_id=request_id_of(request),
-        priority=submits.priority_of(submission, Priority.NORMAL if at_once else Priority.HIGH),
-        metadata=submission.metadata,
-        preferences=submission.preferences,
-        idempotency_key=read_idempotency_key(request),
-        start_within_s=submission.start_within_s,
-        timeout_s=submission.timeout_s,
-        wait_s=None if at_once else services.life.runtime.rules.defaults.sync_wait_s,
-        repeats=submits.announces_repeat(request),
-        files=submission.files,
-        callback_url=submission.callback_url,
-        callback_events=submission.callback_events,
-        link_base=views.base_of(request),
-    )
+    surface = "dieyuyun" if submission.asynchronous else "openai"
+    draft = submits.draft_of(request, principal, submission, kind=kind, surface=surface, route=route)
+    if submission.streams:
+        draft = replace(draft, input={**draft.input, STREAM: True})
+    if not at_once:
+        priority = submits.priority_of(submission, Priority.HIGH)
+        draft = replace(draft, priority=priority, wait_s=services.life.runtime.rules.defaults.sync_wait_s)
     accepted = await submits.submit(services, draft)
     if submission.asynchronous:
         services.life.waiters.told(accepted.task)

@@ -49,7 +49,7 @@ async def submit(services: Services, draft: Draft) -> Accepted:
 def draft_of(
     request: web.Request, principal: Principal, submission: Submission, *, kind: Kind, surface: str, route: str
 ) -> Draft:
-    """Draw up a request that is answered at once, as the aggregators' surfaces do it."""
+    """Draw up a request that nobody waits for; a surface that does sets `wait_s` and its priority."""
     return Draft(
         tenant=principal.tenant,
         key_id=principal.key_id,

@@ -28,7 +28,7 @@ from router.flow.runtime import FILES, files_of
 from router.persistence import Cancelled, Search, TaskView, TooLate, Unavailable
 from router.provider import Kind
 from router.shelf import Erased, StillOut
-from router.task import Error, Priority, State
+from router.task import Error, State
 
 ROUTE = "/v1/tasks"
 LIMIT_USUAL = 20
@@ -62,28 +62,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     submission = read_submission(body, kind, ROUTE, fields, "input.", files=() if form is None else form.files)
     if submission.streams:
         invalid("stream", "A task is not streamed; follow its events, or use the surface of its kind.")
-    draft = Draft(
-        tenant=principal.tenant,
-        key_id=principal.key_id,
-        kind=kind,
-        model=submission.model,
-        input=submission.input,
-        surface="native",
-        route=ROUTE,
-        digest=submission.digest,
-        request_id=request_id_of(request),
-        priority=submits.priority_of(submission, Priority.NORMAL),
-        metadata=submission.metadata,
-        preferences=submission.preferences,
-        idempotency_key=read_idempotency_key(request),
-        start_within_s=submission.start_within_s,
-        timeout_s=submission.timeout_s,
-        repeats=submits.announces_repeat(request),
-        files=submission.files,
-        callback_url=submission.callback_url,
-        callback_events=submission.callback_events,
-        link_base=views.base_of(request),
-    )
+    draft = submits.draft_of(request, principal, submission, kind=kind, surface="native", route=ROUTE)
     accepted = await submits.submit(services, draft)
     if prefer.wait_s is None:
         return await submits.accepted_reply(request, accepted)
