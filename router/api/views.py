@@ -153,7 +153,8 @@ def _eta_s(services: Services, view: TaskView) -> float | None:
     enough has been seen of.
     """
     if view.task.state is State.PENDING:
-        wait_s, expected_s = services.life.runtime.queue.wait_s(view.task.id), _usual_s(services, view.task)
+        expected_s = _usual_s(services, view.task)
+        wait_s = None if expected_s is None else services.life.runtime.queue.wait_s(view.task.id)
         return None if wait_s is None or expected_s is None else round(wait_s + expected_s, 1)
     expected_s = _expected_s(services, view)
     return None if expected_s is None else round(max(0.0, expected_s - _elapsed_s(services, view)), 1)

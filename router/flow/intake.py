@@ -69,13 +69,14 @@ class Intake:
         if isinstance(model, Refused):
             return model
         task = self._task_of(draft, model)
-        plan = self._planned(draft, task)
+        shape = shape_of(task)
+        plan = self._planned(draft, task, shape)
         if isinstance(plan, Refused):
             return plan
-        unit, units = reservation_of(plan, shape_of(task))
+        unit, units = reservation_of(plan, shape)
         demands = budget.demands(
             runtime.rules.budgets,
-            shape_of(task),
+            shape,
             task.key_id,
             unit=unit,
             units=units,
@@ -135,7 +136,10 @@ class Intake:
     async def judge(self, draft: Draft) -> Error | None:
         """Say what a submit would be refused for by its plan, without making it or using up a limit."""
         model = self.model_of(draft, await self.runtime.limits.find(draft.key_id))
-        plan = model if isinstance(model, Refused) else self._planned(draft, self._task_of(draft, model))
+        if isinstance(model, Refused):
+            return model.error
+        task = self._task_of(draft, model)
+        plan = self._planned(draft, task, shape_of(task))
         return plan.error if isinstance(plan, Refused) else None
 
     async def explain(self, draft: Draft) -> Mapping[str, Any] | Error:
@@ -143,7 +147,8 @@ class Intake:
         model = self.model_of(draft, await self.runtime.limits.find(draft.key_id))
         if isinstance(model, Refused):
             return model.error
-        return route.explain(self._plan(self._task_of(draft, model)))
+        task = self._task_of(draft, model)
+        return route.explain(self._plan(task, shape_of(task)))
 
     async def abandoned(self, task: Task) -> None:
         """Cancel a task that nobody can collect, if nothing was sent for it (contract 5.1)."""
@@ -273,8 +278,8 @@ class Intake:
             link_base=draft.link_base if draft.callback_url is not None else None,
         )
 
-    def _plan(self, task: Task) -> Plan:
-        runtime, shape = self.runtime, shape_of(task)
+    def _plan(self, task: Task, shape: Shape) -> Plan:
+        runtime = self.runtime
         return route.plan(
             shape,
             task.preferences,
@@ -291,9 +296,9 @@ class Intake:
         free = runtime.fleet.room(provider) and not runtime.queue.waiting_in(provider.name)
         return None if free else provider.name
 
-    def _planned(self, draft: Draft, task: Task) -> Plan | Refused:
+    def _planned(self, draft: Draft, task: Task, shape: Shape) -> Plan | Refused:
         """See that somebody could do it; a request that nobody can do is refused before it costs a row."""
-        plan = self._plan(task)
+        plan = self._plan(task, shape)
         match verdict.before(plan, ()):
             case verdict.GiveUp(error) if error.error_type != "provider_error":
                 return Refused(error, OPERATOR_BACK_S if error.retryable else None)
