@@ -168,7 +168,7 @@ async def _ended(
     try:
         view = ending.result()
     except Unavailable:
-        await services.life.intake.uncollected.add(task, services.now())
+        services.life.intake.uncollected.remember(task, services.now())
         message = "The store cannot be reached; the task was accepted and goes on. Repeat to collect it."
         raise submits.postponed(task, "unavailable", message, Billed.UNKNOWN) from None
     if view is None:

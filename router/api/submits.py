@@ -107,7 +107,7 @@ async def wait_and_answer(
     try:
         view = await wait_for_end(request, task, wait_s)
     except Unavailable:
-        await services.life.intake.uncollected.add(task, services.now())
+        services.life.intake.uncollected.remember(task, services.now())
         message = "The store cannot be reached; the task was accepted and goes on. Repeat to collect it."
         raise postponed(task, "unavailable", message, Billed.UNKNOWN) from None
     if view is None:

@@ -7,7 +7,7 @@ Days are UTC and belong to the instant at which an attempt ended. Sums reach bac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
 from typing import Any, Final
@@ -68,8 +68,7 @@ def _sum(lines: Sequence[Spending], groups: Sequence[str]) -> list[Spending]:
 
 
 def _add(one: Spending, other: Spending) -> Spending:
-    counted = [field.name for field in fields(Spending) if field.name in COUNTED]
-    return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in counted})
+    return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in COUNTED})
 
 
 def _render(line: Spending, groups: Sequence[str]) -> dict[str, Any]:

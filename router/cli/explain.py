@@ -42,6 +42,7 @@ def explain(
     """Show the candidates of a request in order, with price and score, and why others are left out."""
     import json
 
+    from router.cli.following import pairs_of
     from router.policy.rules import Shape
     from router.provider import Kind
     from router.task import Preferences, Priority
@@ -66,7 +67,7 @@ def explain(
         seconds=seconds,
         priority=priorities[priority],
         surface=surface,
-        metadata=_read_pairs(metadata or []),
+        metadata=pairs_of(metadata or [], "--metadata"),
         fields=frozenset({"prompt", "n", *(name for name, value in said.items() if value is not None)}),
     )
     preferences = Preferences(order=tuple(order or ()), only=tuple(only or ()), ignore=tuple(ignore or ()), sort=sort)
@@ -124,16 +125,6 @@ def _name_model(rules: Ruleset, family: str, model: str | None) -> str:
     if found.family != family:
         complain(f"{name} makes {found.family}s, not {family}s", code=USAGE)
     return found.name
-
-
-def _read_pairs(pairs: list[str]) -> dict[str, str]:
-    read: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            complain(f"--metadata must be KEY=VALUE, not {pair!r}", code=USAGE)
-        read[name] = value
-    return read
 
 
 def _show(model: str, explained: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import typer
 
 from router.cli.client import Client, refuse
-from router.cli.complaint import complain
+from router.cli.complaint import USAGE, complain
 
 WAIT_S = 1
 PATIENCE_S = 30.0  # a restart of the daemon takes less
@@ -115,7 +115,7 @@ def pairs_of(texts: Sequence[str], option: str) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            complain(f"{option} must be KEY=VALUE", code=2)
+            complain(f"{option} must be KEY=VALUE, not {text!r}", code=USAGE)
         pairs[name] = value
     return pairs
 

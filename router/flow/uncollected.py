@@ -22,18 +22,27 @@ class Uncollected:
         """Nothing is known before the first `refresh`."""
         self._store = store
         self._until: dict[tuple[str, str], int] = {}
+        self._fresh: dict[tuple[str, str], int] = {}  # added here, and not yet read from the store
+        self._collected = 0
 
     def holds(self, tenant: str, digest: str, now: int) -> bool:
         """Whether an equal request should attach."""
         return self._until.get((tenant, digest), 0) > now
 
-    async def add(self, task: Task, now: int) -> None:
-        """A caller is sent away. Without the store it is known here alone."""
-        until = now + KEPT_MS
+    def remember(self, task: Task, now: int) -> None:
+        """A caller is sent away while the store is: it is known here, and written with the next `refresh`."""
+        if len(self._until) >= KEPT_MAX:
+            self._until = {pair: until for pair, until in self._until.items() if until > now}
+            self._fresh = {pair: until for pair, until in self._fresh.items() if pair in self._until}
         if len(self._until) < KEPT_MAX:
-            self._until[(task.tenant, task.digest)] = until
+            pair = (task.tenant, task.digest)
+            self._until[pair] = self._fresh[pair] = now + KEPT_MS
+
+    async def add(self, task: Task, now: int) -> None:
+        """A caller is sent away."""
+        self.remember(task, now)
         try:
-            await self._store.leave_uncollected(task.tenant, task.digest, until, now)
+            await self._store.leave_uncollected(task.tenant, task.digest, now + KEPT_MS, now)
         except Unavailable:
             return
 
@@ -41,12 +50,23 @@ class Uncollected:
         """The result has been given out."""
         if self._until.pop((tenant, digest), None) is None:
             return
+        self._fresh.pop((tenant, digest), None)
+        self._collected += 1
         try:
             await self._store.collect(tenant, digest)
         except Unavailable:
             return  # one more equal request will attach
 
     async def refresh(self, now: int) -> None:
-        """Hear what stands in the store; `Unavailable` leaves what was known."""
+        """Hear what stands in the store, and write what is known here alone; `Unavailable` leaves what was known.
+
+        What was collected or added meanwhile is not in what was read, so that this never forgets or revives it.
+        """
+        collected = self._collected
         rows = await self._store.uncollected(now, KEPT_MAX)
-        self._until = {(tenant, digest): until for tenant, digest, until in rows}
+        if collected == self._collected:
+            seen = {(tenant, digest): until for tenant, digest, until in rows}
+            self._fresh = {pair: until for pair, until in self._fresh.items() if pair not in seen and until > now}
+            self._until = seen | self._fresh
+            for (tenant, digest), until in tuple(self._fresh.items()):
+                await self._store.leave_uncollected(tenant, digest, until, now)
